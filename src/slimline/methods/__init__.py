@@ -1,0 +1,1 @@
+"""One technique, one file; `slimline.methods.method` says what a method is."""

@@ -1,0 +1,1 @@
+"""Removing channels: `channels.py` is the method, every other file one importance from one paper."""

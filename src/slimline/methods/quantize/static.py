@@ -1,0 +1,180 @@
+"""Static int8 quantisation: integers for weights and activations, ranges fixed from calibration samples.
+
+Jacob et al. (2018). Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference. arXiv:1712.05877.
+Per-channel weights and percentile ranges: Wu et al. (2020), Integer Quantization for Deep Learning Inference, arXiv:2004.09602.
+
+    q = clamp(round(x / s) + z)        weights: symmetric, one s per output channel, z = 0
+                                       activations: one s and z per tensor        bias: int32 with s = s_x s_w
+
+Ours differs: where quantise/dequantise pairs stand is not fixed here but given by the runtime's facts (`ops`).
+Helps: three to four times smaller, two to four times faster where the runtime fuses the pairs.
+Does not: help layers whose runtime has no integer kernel; some networks with wide activation ranges lose much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the operators)
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
+from slimline.network.network import Network, get_tensor
+from slimline.network.surgery import set_weight, unused_name
+from slimline.numerics.affine import affine_parameters, quantize_symmetric, symmetric_scales
+from slimline.numerics.formats import IntFormat, int_format
+from slimline.task import Samples, Task
+
+decomposed = torch.ops.quantized_decomposed
+BATCH = 64
+VALUES_PER_BATCH = 16384
+"""Values of an activation kept from each batch for percentiles."""
+WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
+
+
+@dataclass
+class Range:
+    """What was seen of one activation."""
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    kept: list[Tensor] = field(default_factory=list)
+
+    def see(self, value: Tensor) -> None:
+        flat = value.detach().flatten().float()
+        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        self.kept.append(flat[:: max(1, len(flat) // VALUES_PER_BATCH)].clone())
+
+    def bounds(self, observer: str, percentile: float) -> tuple[float, float]:
+        """(low, high) by the observer: everything seen, or without the outermost share on each side."""
+        if observer == "minmax":
+            return self.low, self.high
+        values = torch.cat(self.kept).numpy()
+        low, high = np.percentile(values, [100 - percentile, percentile])
+        return float(low), float(high)
+
+
+@register
+@dataclass(frozen=True)
+class QuantizeStatic(Method):
+    """Insert quantise/dequantise pairs in the standard reference form (`quantized_decomposed`)."""
+
+    observer: str = param("percentile", choices=("minmax", "percentile"), doc="how activation ranges are chosen")
+    percentile: float = param(99.99, low=90.0, high=100.0, doc="share of values inside the range, in percent")
+    samples: int = param(512, low=1, high=100000, doc="calibration samples")
+    activation: str = param("uint8", choices=("uint8", "int8"), doc="format of activations")
+    weight: str = param("int8", choices=("int8", "int8_narrow"), doc="format of weights")
+    ops: Sequence[str] = param(("aten.conv2d", "aten.linear", "aten.add"), doc="operators whose inputs are quantised")
+
+    needs = frozenset({"data", "float weights"})
+    leaves = frozenset({"int weights"})
+    cites = ("jacob2018quantization", "wu2020integer")
+
+    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+        samples = needs_data("Static quantisation", task, network).take(slice(0, self.samples))
+        result = network.copy().set_training_(False)
+        chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
+        reasons = {n: unsupported(n, result) for n in chosen}
+        chosen = [n for n in chosen if not reasons[n]]
+        ranges = observe(result, {v for n in chosen for v in activations_of(n)}, samples)
+        fmt, pairs = int_format(self.activation), _Pairs(result)
+        for node in chosen:
+            scales = []
+            for value in activations_of(node):
+                scale, zero_point = affine_parameters(*ranges[value.name].bounds(self.observer, self.percentile), fmt)
+                scales.append(scale)
+                node.replace_input_with(value, pairs.activation(value, scale, zero_point, fmt))
+            if op_name(node) in WEIGHTED:
+                _quantize_weight_(result, node, scales[0], int_format(self.weight))
+        skipped = {n.name: "; ".join(r) for n, r in reasons.items() if r}
+        return Outcome(result.tidy_(), [n.name for n in chosen], skipped)
+
+
+def op_name(node: Node) -> str:
+    """``aten.conv2d`` for every overload of it."""
+    target = node.target
+    return f"{target.namespace}.{target._schema.name.split('::')[1]}" if isinstance(target, torch._ops.OpOverload) else ""
+
+
+def activations_of(node: Node) -> list[Node]:
+    """The inputs of an operator that are activations, each once."""
+    inputs = node.args[:1] if op_name(node) in WEIGHTED else node.args
+    return list(dict.fromkeys(a for a in inputs if isinstance(a, Node) and a.op != "get_attr"))
+
+
+def unsupported(node: Node, network: Network) -> list[str]:
+    """Why an operator stays in floating point; [] means it can be quantised."""
+    if op_name(node) in WEIGHTED:
+        weight = node.args[1]
+        if not isinstance(weight, Node) or weight.op != "get_attr":
+            return ["its weight is computed"]
+        return []
+    tensors = [a for a in node.args if isinstance(a, Node)]
+    if op_name(node) == "aten.add" and len([a for a in tensors if a.op != "get_attr"]) < 2:
+        return ["adds a constant"]
+    return []
+
+
+class _Watcher(Interpreter):
+    def __init__(self, network: Network, watched: set[str]) -> None:
+        super().__init__(network.module)
+        self.ranges = {name: Range() for name in watched}
+
+    def run_node(self, n: Node) -> object:
+        value = super().run_node(n)
+        if n.name in self.ranges:
+            self.ranges[n.name].see(value)
+        return value
+
+
+def observe(network: Network, values: set[Node], samples: Samples) -> dict[str, Range]:
+    """Ranges of the given values over the samples, by node name."""
+    watcher = _Watcher(network, {v.name for v in values})
+    for start in range(0, len(samples), BATCH):
+        inputs = samples.take(slice(start, start + BATCH)).tensors()
+        with torch.no_grad():
+            watcher.run(*(inputs[name] for name in network.input_names))
+    return watcher.ranges
+
+
+class _Pairs:
+    """One quantise/dequantise pair per value, shared by all that read it."""
+
+    def __init__(self, network: Network) -> None:
+        self.graph = network.module.graph
+        self.made: dict[Node, Node] = {}
+
+    def activation(self, value: Node, scale: float, zero_point: int, fmt: IntFormat) -> Node:
+        if value not in self.made:
+            arguments = (scale, zero_point, fmt.low, fmt.high, fmt.dtype)
+            with self.graph.inserting_after(value):
+                q = self.graph.call_function(decomposed.quantize_per_tensor.default, (value, *arguments))
+            with self.graph.inserting_after(q):
+                self.made[value] = self.graph.call_function(decomposed.dequantize_per_tensor.default, (q, *arguments))
+        return self.made[value]
+
+
+def _quantize_weight_(network: Network, node: Node, input_scale: float, fmt: IntFormat) -> None:
+    name = str(node.args[1].target)  # type: ignore[union-attr]
+    weight = get_tensor(network.module, name)
+    scales = symmetric_scales(weight, fmt)
+    node.update_arg(1, _stored(network, node, name, quantize_symmetric(weight, scales, fmt), scales, fmt))
+    bias = node.args[2] if len(node.args) > 2 else None
+    if isinstance(bias, Node) and bias.op == "get_attr":
+        int32, bias_scales = int_format("int32"), scales * input_scale
+        bias_name = str(bias.target)
+        integers = quantize_symmetric(get_tensor(network.module, bias_name), bias_scales, int32)
+        node.update_arg(2, _stored(network, node, bias_name, integers, bias_scales, int32))
+
+
+def _stored(network: Network, node: Node, name: str, integers: Tensor, scales: Tensor, fmt: IntFormat) -> Node:
+    """Constants for the integers and their scales, and the node that turns them back into real numbers."""
+    graph = network.module.graph
+    names = [unused_name(network, f"{name}_{suffix}") for suffix in ("quantized", "scale", "zero_point")]
+    for stored_name, tensor in zip(names, (integers, scales, torch.zeros(len(scales), dtype=torch.int64)), strict=True):
+        set_weight(network, stored_name, tensor, trainable=False)
+    with graph.inserting_before(node):
+        constants = [graph.create_node("get_attr", stored_name) for stored_name in names]
+        return graph.call_function(decomposed.dequantize_per_channel.default, (*constants, 0, fmt.low, fmt.high, fmt.dtype))

@@ -1,0 +1,92 @@
+"""An ordered list of methods; YAML in, YAML out."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from slimline.errors import SlimlineError
+from slimline.methods.method import Method, Outcome, registry
+from slimline.network.network import Network
+from slimline.task import Task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Methods in the order in which they are applied."""
+
+    methods: tuple[Method, ...] = ()
+
+    def __init__(self, methods: list[Method] | tuple[Method, ...] = ()) -> None:
+        object.__setattr__(self, "methods", tuple(methods))
+
+    def apply(self, network: Network, task: Task | None = None, progress: Callable[[str], None] | None = None) -> Outcome:
+        """Apply every method in turn; the network given stays as it is and is the teacher of recovery.
+
+        Raises:
+            SlimlineError: a method cannot follow what an earlier one left.
+        """
+        self.check_order()
+        task = task.with_original(network) if task is not None and task.original is None else task
+        changed: list[str] = []
+        skipped: dict[str, str] = {}
+        curve = None
+        for method in self.methods:
+            if progress is not None:
+                progress(method.line())
+            outcome = method.apply(network, task)
+            network = outcome.network.verify()
+            network.history.append(method.line())
+            changed += outcome.changed
+            skipped |= outcome.skipped
+            curve = outcome.curve or curve
+        return Outcome(network, changed, skipped, curve)
+
+    def check_order(self) -> None:
+        """Methods that need float weights cannot follow one that leaves integers."""
+        left: set[str] = set()
+        for method in self.methods:
+            if "float weights" in method.needs and "int weights" in left:
+                raise SlimlineError(f"{type(method).__name__} needs float weights: put it before the quantisation in the recipe.")
+            left |= method.leaves
+
+    def lines(self) -> list[str]:
+        """One line per method, for reports."""
+        return [m.line() for m in self.methods]
+
+    def to_yaml(self) -> str:
+        """A YAML list of {method: {hyperparameter: value}} with the values that differ from their defaults."""
+        return yaml.safe_dump([{type(m).__name__: m.changed_fields()} for m in self.methods], sort_keys=False)
+
+    @staticmethod
+    def from_yaml(text: str) -> "Recipe":
+        """Read what `to_yaml` wrote.
+
+        Raises:
+            SlimlineError: an unknown method or hyperparameter, or not a list of methods.
+        """
+        try:
+            items = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SlimlineError(f"The recipe is not YAML: {str(error).splitlines()[0]}.") from error
+        if not isinstance(items, list):
+            raise SlimlineError("A recipe is a YAML list of methods, such as '- PruneChannels: {keep: 0.5}'.")
+        return Recipe([_method(item) for item in items])
+
+
+def _method(item: Any) -> Method:
+    if isinstance(item, str):
+        item = {item: {}}
+    if not isinstance(item, dict) or len(item) != 1:
+        raise SlimlineError(f"The recipe entry {item!r} is not a method: write '- Name: {{hyperparameter: value}}'.")
+    ((name, values),) = item.items()
+    known = registry()
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        raise SlimlineError(f"No method is called {name!r}{f'; did you mean {near[0]}' if near else ''}; known: {', '.join(sorted(known))}.")
+    try:
+        return known[name](**(values or {}))
+    except TypeError as error:
+        raise SlimlineError(f"{name} in the recipe: {error}.") from error

@@ -1,0 +1,1 @@
+"""The traced graph: tracing, files, surgery, axis groups, cost and invariants."""

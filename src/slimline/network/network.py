@@ -1,0 +1,90 @@
+"""The program we work on: a traced graph with its weights, example inputs, names and history."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+BATCH_NORM_TRAINING_ARGUMENT = 5
+DROPOUT_TRAINING_ARGUMENT = 2
+
+
+@dataclass
+class Network:
+    """A trainable ATen-level graph; the first axis of every input is the batch and may have any length."""
+
+    module: GraphModule
+    examples: dict[str, Tensor]
+    """Example inputs by input name, in the order of the graph's placeholders, with at least 2 samples each."""
+    output_names: tuple[str, ...]
+    history: list[str] = field(default_factory=list)
+    """One line per step that made this network, oldest first."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(self.examples)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Outputs for named inputs, without gradients."""
+        with torch.no_grad():
+            outputs = self.module(*(inputs[name] for name in self.input_names))
+        return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+
+    def copy(self) -> "Network":
+        """A network that shares nothing with this one."""
+        return replace(self, module=copy.deepcopy(self.module), examples=dict(self.examples), history=list(self.history))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every tensor the graph reads, by its dotted name."""
+        found: dict[str, Tensor] = {}
+        for node in self.module.graph.nodes:
+            if node.op == "get_attr":
+                found[str(node.target)] = get_tensor(self.module, str(node.target))
+        return found
+
+    def parameter_count(self) -> int:
+        return sum(t.numel() for t in self.weights().values())
+
+    def set_training_(self, training: bool) -> "Network":
+        """Switch batch norm and dropout, whose mode is a constant in the graph; edits this network."""
+        for node in self.module.graph.nodes:
+            position = {
+                torch.ops.aten.batch_norm.default: BATCH_NORM_TRAINING_ARGUMENT,
+                torch.ops.aten.dropout.default: DROPOUT_TRAINING_ARGUMENT,
+            }.get(node.target)
+            if position is not None:
+                node.update_arg(position, training)
+        self.module.recompile()
+        return self
+
+    def tidy_(self) -> "Network":
+        """Drop dead nodes and the weights that the graph no longer reads; edits this network."""
+        self.module.graph.eliminate_dead_code()
+        read = set(self.weights())
+        for name in [n for n, _ in [*self.module.named_parameters(), *self.module.named_buffers()] if n not in read]:
+            path, _, leaf = name.rpartition(".")
+            owner = self.module.get_submodule(path)
+            owner._parameters.pop(leaf, None)
+            owner._buffers.pop(leaf, None)
+        self.module.recompile()
+        return self
+
+    def verify(self) -> "Network":
+        """Check the invariants (`slimline.network.invariants.verify`) and return this network."""
+        from slimline.network.invariants import verify
+
+        verify(self)
+        return self
+
+
+def get_tensor(module: torch.nn.Module, name: str) -> Tensor:
+    """The parameter, buffer or constant with a dotted name."""
+    *path, leaf = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    tensor = getattr(module, leaf)
+    assert isinstance(tensor, Tensor), f"{name} is not a tensor"
+    return tensor

@@ -1,0 +1,82 @@
+"""What a runtime is: it exports a network to an artifact and opens the artifact for running."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a runner's process must not pay for importing torch
+    from slimline.network.network import Network
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a runtime runs fast, as measured or documented by its authors."""
+
+    quantized_ops: frozenset[str] = frozenset()
+    """Names of the ATen operators (``aten.conv2d``) whose inputs are worth quantising."""
+    activation: str = "uint8"
+    """Format of quantised activations (`slimline.numerics.formats`)."""
+    weight: str = "int8"
+    """Format of quantised weights, symmetric, one scale per output channel."""
+    channel_multiple: int = 8
+    """Channel counts that are a multiple of this fill the vector registers."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file (or folder) that a runtime loads, and the settings it is loaded with."""
+
+    path: Path
+    runtime: str
+    variant: str = ""
+    """A named set of settings of the runtime, such as ``bf16``."""
+
+    @property
+    def label(self) -> str:
+        """``openvino`` or ``openvino[bf16]``."""
+        return f"{self.runtime}[{self.variant}]" if self.variant else self.runtime
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk, everything counted."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+
+
+class Runner(ABC):
+    """An artifact opened for running in this process."""
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """One call: named input arrays (batch first) to the list of output arrays."""
+
+
+class Runtime(ABC):
+    """One execution engine. Subclasses are final; `slimline.runtimes.registry` lists them."""
+
+    name: str
+    package: str
+    """The import that has to be there, also the name of the extra that installs it."""
+    facts: Facts = Facts()
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # type: ignore[assignment]
+    """Settings by variant name; the plain variant is the empty string."""
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """None when the runtime can be used here, else why not and what to install."""
+
+    @abstractmethod
+    def export(self, network: "Network", folder: Path) -> Path:
+        """Write the artifact into ``folder`` and return its path."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact, threads: int) -> Runner:
+        """Load an artifact; ``threads`` is how many cores it may use."""

@@ -1,0 +1,1 @@
+"""The recovery loop: a damaged network learns from the original."""
