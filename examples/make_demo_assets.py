@@ -18,10 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimline.network import container
+from slimline.network.trace import trace
+
 EPOCHS = 8
 BATCH = 128
 PEAK_LR = 0.1
 SHIPPED = 20_000
+ASSETS = Path("src/slimline/demo")
 
 
 class Block(nn.Module):
@@ -121,6 +125,14 @@ def main() -> None:
     net.load_state_dict(load_file(weights))
     net.eval()
     print(f"test accuracy {accuracy(net, test_images, test_labels):.4f} (n = {len(test_labels)})")
+    container.save(trace(net, {"image": test_images[:2].float() / 255}), ASSETS / "network.slim")
+    arrays = {
+        "train_images": images[:SHIPPED, 0], "train_labels": labels[:SHIPPED].to(torch.uint8),
+        "test_images": test_images[:, 0], "test_labels": test_labels.to(torch.uint8),
+    }  # fmt: skip
+    np.savez_compressed(ASSETS / "fashion.npz", **{name: x.numpy() for name, x in arrays.items()})
+    for file in sorted(ASSETS.glob("*.slim")) + sorted(ASSETS.glob("*.npz")):
+        print(f"{file} {file.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

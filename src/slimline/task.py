@@ -35,7 +35,9 @@ class Samples:
         return len(next(iter(self.inputs.values())))
 
     def take(self, index: slice | NDArray[np.int64]) -> "Samples":
-        return Samples({k: v[index] for k, v in self.inputs.items()}, None if self.labels is None else self.labels[index])
+        return Samples(
+            {k: v[index] for k, v in self.inputs.items()}, None if self.labels is None else self.labels[index]
+        )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.inputs.items()}
@@ -133,7 +135,9 @@ class Task:
         """What the score is, in words."""
         if callable(self.score):
             return f"mean of the user's score function {getattr(self.score, '__name__', 'score')}"
-        return {"accuracy": "accuracy on labels", "agreement": "agreement with the original network (argmax)"}[self.score]
+        return {"accuracy": "accuracy on labels", "agreement": "agreement with the original network (argmax)"}[
+            self.score
+        ]
 
     def per_sample(self, outputs: list[Array], samples: Samples, original: list[Array]) -> Scores:
         """One score per sample.
@@ -153,7 +157,9 @@ class Task:
             assert reference is not None
             scores = SCORES[str(self.score)](outputs, reference)
         if scores.shape != (len(samples),):
-            raise SlimlineError(f"The score function returned shape {scores.shape} for {len(samples)} samples: return one score per sample.")
+            raise SlimlineError(
+                f"The score function returned shape {scores.shape} for {len(samples)} samples: return one score per sample."
+            )
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise SlimlineError(f"The score of sample {first} is {scores[first]}: scores have to be finite numbers.")
@@ -173,7 +179,9 @@ def accuracy(outputs: list[Array], labels: Array) -> Scores:
             "accuracy needs (samples, classes); give Task(score=your_function) for other outputs."
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise SlimlineError(f"Labels of shape {labels.shape} and type {labels.dtype} are not class numbers: accuracy needs one integer per sample.")
+        raise SlimlineError(
+            f"Labels of shape {labels.shape} and type {labels.dtype} are not class numbers: accuracy needs one integer per sample."
+        )
     if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
         raise SlimlineError(
             f"The model has {logits.shape[1]} classes but the labels run from {labels.min()} to {labels.max()}: "
@@ -194,7 +202,9 @@ def read_samples(source: Any, input_names: Sequence[str], what: str) -> Samples:
     if isinstance(source, tuple) and len(source) == 2:
         return _checked(Samples({input_names[0]: _array(source[0])}, _array(source[1])), what)
     if not isinstance(source, Iterable):
-        raise SlimlineError(f"Task({what}=...) is a {type(source).__name__}: give a loader, (inputs, labels) or a dict of arrays.")
+        raise SlimlineError(
+            f"Task({what}=...) is a {type(source).__name__}: give a loader, (inputs, labels) or a dict of arrays."
+        )
     batches = [_from_batch(batch, input_names, what) for batch in source]
     if not batches:
         raise SlimlineError(f"The {what} loader is empty: it has to yield at least one batch.")
@@ -228,7 +238,9 @@ def _from_batch(batch: Any, input_names: Sequence[str], what: str) -> Samples:
     if isinstance(batch, (tuple, list)) and len(batch) in (len(input_names), len(input_names) + 1):
         inputs = {name: _array(value) for name, value in zip(input_names, batch, strict=False)}
         return Samples(inputs, _array(batch[-1]) if len(batch) > len(input_names) else None)
-    raise SlimlineError(f"The {what} loader yields a {type(batch).__name__} that is neither (inputs, labels), inputs nor a dict.")
+    raise SlimlineError(
+        f"The {what} loader yields a {type(batch).__name__} that is neither (inputs, labels), inputs nor a dict."
+    )
 
 
 def _checked(samples: Samples, what: str) -> Samples:
@@ -239,10 +251,14 @@ def _checked(samples: Samples, what: str) -> Samples:
         columns["labels"] = samples.labels
     for name, array in columns.items():
         if len(array) != len(samples):
-            raise SlimlineError(f"In the {what} data {name!r} has {len(array)} samples and another array {len(samples)}.")
+            raise SlimlineError(
+                f"In the {what} data {name!r} has {len(array)} samples and another array {len(samples)}."
+            )
         if array.dtype == object:
             raise SlimlineError(f"In the {what} data {name!r} holds Python objects: give an array of numbers.")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             first = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise SlimlineError(f"In the {what} data {name!r} has NaN or infinity in sample {first}: remove or repair it.")
+            raise SlimlineError(
+                f"In the {what} data {name!r} has NaN or infinity in sample {first}: remove or repair it."
+            )
     return samples

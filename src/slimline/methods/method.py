@@ -16,7 +16,9 @@ M = TypeVar("M", bound="type[Method]")
 Progress = Callable[[int, int], None]
 
 
-def param(default: Any, *, doc: str, low: float = -math.inf, high: float = math.inf, choices: tuple[Any, ...] = ()) -> Any:
+def param(
+    default: Any, *, doc: str, low: float = -math.inf, high: float = math.inf, choices: tuple[Any, ...] = ()
+) -> Any:
     """A hyperparameter: this one line is its default, its check, its range and its documentation."""
     metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
     if isinstance(default, (dict, list)):
@@ -52,9 +54,13 @@ class Method(ABC):
             if "low" not in limits:
                 continue
             if limits["choices"] and value not in limits["choices"]:
-                raise SlimlineError(f"{type(self).__name__}({f.name}={value!r}): use one of {', '.join(map(repr, limits['choices']))}.")
+                raise SlimlineError(
+                    f"{type(self).__name__}({f.name}={value!r}): use one of {', '.join(map(repr, limits['choices']))}."
+                )
             if isinstance(value, (int, float)) and not limits["low"] <= value <= limits["high"]:
-                raise SlimlineError(f"{type(self).__name__}({f.name}={value}) is out of range: it lies in [{limits['low']}, {limits['high']}].")
+                raise SlimlineError(
+                    f"{type(self).__name__}({f.name}={value}) is out of range: it lies in [{limits['low']}, {limits['high']}]."
+                )
 
     @abstractmethod
     def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:

@@ -22,7 +22,9 @@ class Recipe:
     def __init__(self, methods: list[Method] | tuple[Method, ...] = ()) -> None:
         object.__setattr__(self, "methods", tuple(methods))
 
-    def apply(self, network: Network, task: Task | None = None, progress: Callable[[str], None] | None = None) -> Outcome:
+    def apply(
+        self, network: Network, task: Task | None = None, progress: Callable[[str], None] | None = None
+    ) -> Outcome:
         """Apply every method in turn; the network given stays as it is and is the teacher of recovery.
 
         Raises:
@@ -49,7 +51,9 @@ class Recipe:
         left: set[str] = set()
         for method in self.methods:
             if "float weights" in method.needs and "int weights" in left:
-                raise SlimlineError(f"{type(method).__name__} needs float weights: put it before the quantisation in the recipe.")
+                raise SlimlineError(
+                    f"{type(method).__name__} needs float weights: put it before the quantisation in the recipe."
+                )
             left |= method.leaves
 
     def lines(self) -> list[str]:
@@ -85,7 +89,9 @@ def _method(item: Any) -> Method:
     known = registry()
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
-        raise SlimlineError(f"No method is called {name!r}{f'; did you mean {near[0]}' if near else ''}; known: {', '.join(sorted(known))}.")
+        raise SlimlineError(
+            f"No method is called {name!r}{f'; did you mean {near[0]}' if near else ''}; known: {', '.join(sorted(known))}."
+        )
     try:
         return known[name](**(values or {}))
     except TypeError as error:

@@ -159,8 +159,10 @@ def axis_groups(network: Network) -> AxisGroups:
     return AxisGroups(_unique_names(groups), frozen, walk)
 
 
-def _group(signature: tuple[tuple[str, int], ...], roots: list[int], places: dict[int, dict[tuple[str, int], list[int]]]) -> Group:
-    first = min(signature, key=lambda s: (places[roots[0]][s] is None))[0]
+def _group(
+    signature: tuple[tuple[str, int], ...], roots: list[int], places: dict[int, dict[tuple[str, int], list[int]]]
+) -> Group:
+    first = min(signature, key=lambda s: places[roots[0]][s] is None)[0]
     producers = [name for name, axis in signature if axis == 0 and name.endswith("weight")] or [first]
     roots = sorted(roots, key=lambda r: places[r][signature[0]])
     slices = {s: [np.array(places[r][s]) for r in roots] for s in signature}

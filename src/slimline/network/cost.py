@@ -84,3 +84,9 @@ def macs(network: Network) -> int:
 def weight_bytes(network: Network) -> int:
     """Bytes of every stored tensor."""
     return sum(t.numel() * t.element_size() for t in network.weights().values())
+
+
+def weight_count(network: Network) -> int:
+    """Stored weights and biases; scales and zero points of a quantised network are not counted."""
+    derived = ("_scale", "_zero_point")
+    return sum(t.numel() for name, t in network.weights().items() if not name.endswith(derived))

@@ -35,7 +35,9 @@ class Network:
 
     def copy(self) -> "Network":
         """A network that shares nothing with this one."""
-        return replace(self, module=copy.deepcopy(self.module), examples=dict(self.examples), history=list(self.history))
+        return replace(
+            self, module=copy.deepcopy(self.module), examples=dict(self.examples), history=list(self.history)
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """Every tensor the graph reads, by its dotted name."""

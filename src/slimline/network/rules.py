@@ -303,7 +303,9 @@ def slice_axis(walk: Propagation, node: Node) -> Axes:
     ids = x[axis]
     if ids is None:
         return x
-    start, end, step = (_argument(node, i, name, d) for i, name, d in ((2, "start", 0), (3, "end", None), (4, "step", 1)))
+    start, end, step = (
+        _argument(node, i, name, d) for i, name, d in ((2, "start", 0), (3, "end", None), (4, "step", 1))
+    )
     if step != 1 or not all(isinstance(bound, int) or bound is None for bound in (start, end)):
         walk.freeze([ids], f"is read with a step by {_name(node)}")
         x[axis] = None

@@ -57,7 +57,9 @@ def autocast(precision: str) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
-def recover(student: Network, next_batch: NextBatch, loss: Loss, plan: Plan, progress: Progress | None = None) -> tuple[Network, Curve]:
+def recover(
+    student: Network, next_batch: NextBatch, loss: Loss, plan: Plan, progress: Progress | None = None
+) -> tuple[Network, Curve]:
     """Train a copy of ``student`` for ``plan.steps`` steps with SGD (Nesterov momentum) and a cosine schedule.
 
     Raises:
@@ -131,7 +133,9 @@ def _contiguous_(network: Network) -> None:
     for name, tensor in network.weights().items():
         if not tensor.is_contiguous():
             kept = tensor.detach().contiguous()
-            put_tensor(network.module, name, torch.nn.Parameter(kept) if isinstance(tensor, torch.nn.Parameter) else kept)
+            put_tensor(
+                network.module, name, torch.nn.Parameter(kept) if isinstance(tensor, torch.nn.Parameter) else kept
+            )
 
 
 def faster_precision(student: Network, next_batch: NextBatch, loss: Loss) -> tuple[str, dict[str, float]]:

@@ -35,7 +35,10 @@ class Views:
         """Samples ``index``, each in its view ``view``; the same pair always gives the same tensors."""
         if self.count == 1:
             return {name: x[torch.from_numpy(index)] for name, x in self.inputs.items()}
-        return {name: self._images(x, index, view) if x.ndim == 4 else x[torch.from_numpy(index)] for name, x in self.inputs.items()}
+        return {
+            name: self._images(x, index, view) if x.ndim == 4 else x[torch.from_numpy(index)]
+            for name, x in self.inputs.items()
+        }
 
     def _images(self, images: Tensor, index: Index, view: Index) -> Tensor:
         n, (height, width) = len(images), images.shape[2:]

@@ -29,12 +29,17 @@ from slimline.training.views import Views
 NextBatch = Callable[[int], Batch]
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float, label_weight: float) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float, label_weight: float
+) -> Tensor:
     """L of the equation above; student and teacher (batch, classes), labels (batch,) or None."""
     if student.ndim != 2:
         return F.mse_loss(student, teacher) / teacher.var().clamp_min(1e-8)
     soft = F.kl_div(
-        F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1), reduction="batchmean", log_target=True
+        F.log_softmax(student / temperature, 1),
+        F.log_softmax(teacher / temperature, 1),
+        reduction="batchmean",
+        log_target=True,
     )
     loss = (1 - label_weight) * temperature**2 * soft
     return loss if labels is None or label_weight == 0 else loss + label_weight * F.cross_entropy(student, labels)
@@ -61,7 +66,9 @@ class Distill(Method):
         samples = needs_data("Distillation", task, network)
         assert task is not None
         if task.original is None:
-            raise SlimlineError("Distill needs the original network: apply it in a Recipe, or pass task.with_original(network).")
+            raise SlimlineError(
+                "Distill needs the original network: apply it in a Recipe, or pass task.with_original(network)."
+            )
         views = Views(samples.tensors(), self.views if task.augment else 1, self.seed)
         targets = TEACHER.answers(task.original, samples, views, self.precision, progress)
         steps = max(1, round(self.epochs * len(samples) / self.batch))
@@ -74,7 +81,11 @@ class Distill(Method):
 
     def batches(self, views: Views, targets: Tensor, samples: Samples) -> NextBatch:
         """Batch of a step: every sample once per epoch, in an order and with views drawn from the seed."""
-        labels = None if samples.labels is None or not self.label_weight else torch.from_numpy(samples.labels.astype(np.int64))
+        labels = (
+            None
+            if samples.labels is None or not self.label_weight
+            else torch.from_numpy(samples.labels.astype(np.int64))
+        )
         size = min(self.batch, len(samples))
         per_epoch = max(1, len(samples) // size)
 
@@ -97,7 +108,9 @@ class _TeacherMemory:
         self.key: tuple[object, ...] = ()
         self.targets = torch.zeros(0)
 
-    def answers(self, teacher: Network, samples: Samples, views: Views, precision: str, progress: Progress | None) -> Tensor:
+    def answers(
+        self, teacher: Network, samples: Samples, views: Views, precision: str, progress: Progress | None
+    ) -> Tensor:
         key = (id(teacher.module), samples.digest(), views.count, views.seed, precision)
         if key != self.key:
             self.targets = teacher_outputs(teacher, views, precision, progress)

@@ -44,7 +44,9 @@ def strongest(importance: NDArray[np.float64], width: int) -> NDArray[np.int64]:
 class PruneChannels(Method):
     """Cut out channels; the result is an ordinary smaller network."""
 
-    keep: float = param(0.5, low=0.001, high=1.0, doc="share of channels kept in every group without a width of its own")
+    keep: float = param(
+        0.5, low=0.001, high=1.0, doc="share of channels kept in every group without a width of its own"
+    )
     widths: Mapping[str, int] = param({}, doc="channels kept, by group name; overrides keep")
     importance: str = param("taylor", choices=tuple(IMPORTANCES), doc="how channels are ranked")
     multiple: int = param(8, low=1, high=64, doc="kept widths are multiples of this, as runtimes like them")
@@ -71,7 +73,11 @@ class PruneChannels(Method):
         for name, width in self.widths.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise SlimlineError(f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: {', '.join(known)}.")
+                raise SlimlineError(
+                    f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: {', '.join(known)}."
+                )
             if not 1 <= width <= known[name]:
-                raise SlimlineError(f"Group {name} has {known[name]} channels, {width} cannot be kept: choose 1 to {known[name]}.")
+                raise SlimlineError(
+                    f"Group {name} has {known[name]} channels, {width} cannot be kept: choose 1 to {known[name]}."
+                )
         return {g.name: self.widths.get(g.name, snapped_width(g.width, self.keep, self.multiple)) for g in found.groups}

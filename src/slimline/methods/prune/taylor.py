@@ -21,11 +21,11 @@ from slimline.network.network import Network
 from slimline.task import Samples, Task
 
 BATCH = 32
-MOST_SAMPLES = 1024
+MOST_SAMPLES = 512
 
 
 def taylor_importance(network: Network, groups: list[Group], task: Task | None) -> dict[str, NDArray[np.float64]]:
-    """Importance of every channel of every group, from up to 1024 training samples."""
+    """Importance of every channel of every group, from up to 512 training samples."""
     samples = needs_data("Taylor importance", task, network)
     probe = network.copy().set_training_(False)
     for parameter in probe.module.parameters():

@@ -31,6 +31,8 @@ decomposed = torch.ops.quantized_decomposed
 BATCH = 64
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
+ABSORBED = ("aten.relu", "aten.relu6")
+"""Runtimes make these part of the operator before them."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
 
 
@@ -78,16 +80,23 @@ class QuantizeStatic(Method):
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
         reasons = {n: unsupported(n, result) for n in chosen}
         chosen = [n for n in chosen if not reasons[n]]
-        ranges = observe(result, {v for n in chosen for v in activations_of(n)}, samples)
+        results = {v for n in chosen for v in results_of(n)}
+        ranges = observe(result, results | {v for n in chosen for v in activations_of(n)}, samples)
         fmt, pairs = int_format(self.activation), _Pairs(result)
         for node in chosen:
             scales = []
             for value in activations_of(node):
                 scale, zero_point = affine_parameters(*ranges[value.name].bounds(self.observer, self.percentile), fmt)
                 scales.append(scale)
-                node.replace_input_with(value, pairs.activation(value, scale, zero_point, fmt))
+                node.replace_input_with(value, pairs.after(value, scale, zero_point, fmt))
             if op_name(node) in WEIGHTED:
                 _quantize_weight_(result, node, scales[0], int_format(self.weight))
+        for value in sorted(results - set(pairs.made), key=lambda v: v.name):
+            readers = list(value.users)
+            scale, zero_point = affine_parameters(*ranges[value.name].bounds(self.observer, self.percentile), fmt)
+            pair = pairs.after(value, scale, zero_point, fmt)
+            for reader in readers:
+                reader.replace_input_with(value, pair)
         skipped = {n.name: "; ".join(r) for n, r in reasons.items() if r}
         return Outcome(result.tidy_(), [n.name for n in chosen], skipped)
 
@@ -95,13 +104,27 @@ class QuantizeStatic(Method):
 def op_name(node: Node) -> str:
     """``aten.conv2d`` for every overload of it."""
     target = node.target
-    return f"{target.namespace}.{target._schema.name.split('::')[1]}" if isinstance(target, torch._ops.OpOverload) else ""
+    return (
+        f"{target.namespace}.{target._schema.name.split('::')[1]}" if isinstance(target, torch._ops.OpOverload) else ""
+    )
 
 
 def activations_of(node: Node) -> list[Node]:
     """The inputs of an operator that are activations, each once."""
     inputs = node.args[:1] if op_name(node) in WEIGHTED else node.args
     return list(dict.fromkeys(a for a in inputs if isinstance(a, Node) and a.op != "get_attr"))
+
+
+def results_of(node: Node) -> list[Node]:
+    """The value behind which a pair has to stand for the operator to run on integers: its own, or that of the relu it feeds.
+
+    A linear layer may leave its result in floating point, and so may what the network returns.
+    """
+    reader = next(iter(node.users)) if len(node.users) == 1 else None
+    value = reader if reader is not None and op_name(reader) in ABSORBED else node
+    if op_name(node) == "aten.linear" or any(user.op == "output" for user in value.users):
+        return []
+    return [value]
 
 
 def unsupported(node: Node, network: Network) -> list[str]:
@@ -146,7 +169,7 @@ class _Pairs:
         self.graph = network.module.graph
         self.made: dict[Node, Node] = {}
 
-    def activation(self, value: Node, scale: float, zero_point: int, fmt: IntFormat) -> Node:
+    def after(self, value: Node, scale: float, zero_point: int, fmt: IntFormat) -> Node:
         if value not in self.made:
             arguments = (scale, zero_point, fmt.low, fmt.high, fmt.dtype)
             with self.graph.inserting_after(value):
@@ -177,4 +200,6 @@ def _stored(network: Network, node: Node, name: str, integers: Tensor, scales: T
         set_weight(network, stored_name, tensor, trainable=False)
     with graph.inserting_before(node):
         constants = [graph.create_node("get_attr", stored_name) for stored_name in names]
-        return graph.call_function(decomposed.dequantize_per_channel.default, (*constants, 0, fmt.low, fmt.high, fmt.dtype))
+        return graph.call_function(
+            decomposed.dequantize_per_channel.default, (*constants, 0, fmt.low, fmt.high, fmt.dtype)
+        )

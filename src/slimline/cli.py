@@ -1,0 +1,156 @@
+"""The commands: demo, optimize, inspect, measure, verify, report."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimline.errors import SlimlineError
+
+EXIT = {"PASS": 0, "FAIL": 3, "CAN'T TELL": 4}
+BAD_INPUT = 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make a trained network small and fast, and prove that it still does its job.",
+)
+
+Source = Annotated[str, typer.Argument(help="JOB.py with model() and task(), or a .slim file")]
+MaxDrop = Annotated[str, typer.Option(help="largest loss of the score: 1% or 0.01")]
+Minimize = Annotated[str, typer.Option(help="latency or size")]
+Time = Annotated[str, typer.Option(help="length of the search: 90s, 10m, 2h")]
+Runtimes = Annotated[str, typer.Option(help="comma separated; all that are installed when left out")]
+Out = Annotated[Path, typer.Option(help="folder for the results")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue the study in the output folder")]
+Seed = Annotated[int, typer.Option(help="splits, order of samples, everything random")]
+
+
+@app.command()
+def demo(
+    max_drop: MaxDrop = "1%",
+    time: Time = "10m",
+    runtimes: Runtimes = "",
+    out: Out = Path("runs/demo"),
+    resume: Resume = False,
+    seed: Seed = 0,
+) -> None:
+    """The main job on the bundled network and data: a residual CNN for Fashion-MNIST."""
+    from slimline.demo.job import JOB
+
+    optimize(str(JOB), max_drop=max_drop, time=time, runtimes=runtimes, out=out, resume=resume, seed=seed)
+
+
+@app.command()
+def optimize(
+    source: Source,
+    max_drop: MaxDrop = "1%",
+    minimize: Minimize = "latency",
+    max_latency: Annotated[str, typer.Option(help="such as 2ms")] = "",
+    max_size: Annotated[str, typer.Option(help="such as 1MB")] = "",
+    min_speedup: Annotated[float, typer.Option(help="against the original in its best runtime; 0 for none")] = 0.0,
+    time: Time = "10m",
+    runtimes: Runtimes = "",
+    out: Out = Path("runs/optimize"),
+    resume: Resume = False,
+    seed: Seed = 0,
+) -> None:
+    """Find the fastest or smallest version inside the budget; write the file and the evidence."""
+    from slimline.report.console import Console, final_table
+    from slimline.report.certificate import Certificate
+    from slimline.report.run_folder import optimize as run
+    from slimline.search.budget import BYTES, MILLISECONDS, SECONDS, Budget, parse_drop, parse_quantity
+    from slimline.search.optimize import Settings
+
+    budget = Budget(
+        max_drop=parse_drop(max_drop),
+        minimize=minimize,
+        max_latency_ms=parse_quantity(max_latency, MILLISECONDS, "--max-latency", "2ms") if max_latency else None,
+        max_size_bytes=int(parse_quantity(max_size, BYTES, "--max-size", "1MB")) if max_size else None,
+        min_speedup=min_speedup or None,
+        time_s=parse_quantity(time, SECONDS, "--time", "10m"),
+    )
+    names = tuple(n.strip() for n in runtimes.split(",") if n.strip())
+    with Console(budget.time_s) as console:
+        result = run(source, budget=budget, settings=Settings(out, names, seed, resume), listener=console)
+    final_table(Certificate.read(out / "certificate.json"))
+    typer.echo(f"{result.path}\n{out / 'report.html'}")
+    raise typer.Exit(EXIT[str(result.verdict)])
+
+
+@app.command()
+def inspect(source: Source) -> None:
+    """Layers: MACs, bytes, what can be done to each, and why not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from slimline.network.axes import axis_groups
+    from slimline.network.cost import layers
+    from slimline.sources.source import load
+
+    network = load(source)
+    found = axis_groups(network)
+    total = sum(layer.macs for layer in layers(network)) or 1
+    table = Table("layer", "kind", "weight", "MACs", "share", "bytes", "channels", "left alone because")
+    for layer in layers(network):
+        weight = f"{layer.name}.weight"
+        groups = [f"{g.name} ({g.width})" for g in found.groups if (weight, 0) in g.slices]
+        reasons = [f"axis {axis}: {why}" for (name, axis), why in found.frozen.items() if name == weight]
+        table.add_row(
+            layer.name, layer.kind, "x".join(map(str, layer.weight_shape)), f"{layer.macs:,}", f"{layer.macs / total:.1%}",
+            f"{layer.bytes:,}", ", ".join(groups) or "-", "; ".join(reasons) or "-",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{total:,} MACs per sample, {network.parameter_count():,} parameters, {len(found.groups)} groups of channels"
+    )
+
+
+@app.command()
+def measure(
+    artifacts: Annotated[list[Path], typer.Argument(help="ONNX or .slim files; name a runtime as FILE@openvino[bf16]")],
+    data: Annotated[
+        Path | None, typer.Option(help="npz with one array per input name; else the network's own example")
+    ] = None,
+) -> None:
+    """Paired latency, size and memory of artifacts, the first one as the baseline."""
+    from slimline.report.comparison_table import compare_files
+
+    compare_files(artifacts, data)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
+    """Measure again and check a certificate on this machine."""
+    from slimline.report.recheck import recheck
+
+    raise typer.Exit(0 if recheck(folder) else EXIT["FAIL"])
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
+    """Write report.html again from certificate.json."""
+    from slimline.report.certificate import Certificate
+    from slimline.report.html import write_report
+
+    write_report(Certificate.read(folder / "certificate.json"), folder / "report.html")
+    typer.echo(folder / "report.html")
+
+
+def main() -> None:
+    """Run a command; whatever the user can mend is one sentence and exit code 2."""
+    try:
+        app()
+    except SlimlineError as error:
+        typer.echo(f"slimline: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("slimline: stopped before there was anything to keep.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a budget to the best trial: sensitivity, allocation, strength, study."""

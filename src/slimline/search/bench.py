@@ -1,0 +1,160 @@
+"""Turns networks into trials: export, latency and score from the exported file, everything stored in the study."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimline.errors import SlimlineError
+from slimline.measure.latency import QUICK, race
+from slimline.measure.score import artifact_outputs
+from slimline.methods.recipe import Recipe
+from slimline.network import container
+from slimline.network.cost import macs, weight_count
+from slimline.network.network import Network
+from slimline.runtimes.registry import get_runtime
+from slimline.runtimes.runtime import Artifact
+from slimline.search.listener import Listener
+from slimline.search.study import Study, Trial
+from slimline.task import Array, Samples, Task
+
+SCORE_BATCH = 64
+
+
+@dataclass
+class Bench:
+    """The workbench of one study."""
+
+    folder: Path
+    task: Task
+    search: Samples
+    study: Study
+    threads: int
+    listener: Listener
+    identity: str
+    """Digest of network, data and seed: part of every stored step's key."""
+    anchor: Trial | None = None
+    """The original in its best runtime: it runs in every race, so that races at different times can be compared."""
+    reference: list[Array] = field(default_factory=list)
+    """The original's outputs on the search split, from torch."""
+    reference_scores: np.ndarray[Any, Any] | None = None
+
+    def keep(self, network: Network) -> tuple[str, str]:
+        """Store a network in the run's folder; its path there and its digest."""
+        folder = self.folder / "networks"
+        folder.mkdir(exist_ok=True)
+        digest = hashlib.sha256(container.save(network, folder / "new.slim").read_bytes()).hexdigest()
+        (folder / "new.slim").replace(folder / f"{digest[:16]}.slim")
+        return f"networks/{digest[:16]}.slim", digest
+
+    def load(self, path: str) -> Network:
+        return container.load(self.folder / path)
+
+    def artifact(self, trial: Trial) -> Artifact:
+        return Artifact(self.folder / trial.artifact, trial.runtime, trial.variant)
+
+    def trial(
+        self, stage: str, recipe: Recipe, place: tuple[str, str], precision: str, build: Callable[[], Network]
+    ) -> Trial:
+        """Build a network, export it for (runtime, variant) and score the file; a finished trial is replayed."""
+
+        def make() -> dict[str, Any]:
+            begun = time.monotonic()
+            network = build()
+            path, digest = self.keep(network)
+            artifact = self._export(network, digest, place[0])
+            made = Trial(
+                id=f"t{len(self.study.trials()) + 1:02d}", stage=stage, runtime=place[0], variant=place[1], precision=precision,
+                recipe=recipe.lines(), network=path, artifact=str(artifact.relative_to(self.folder)),
+                size_bytes=Artifact(artifact, place[0]).size_bytes, macs=macs(network),
+                parameters=weight_count(network), recipe_yaml=recipe.to_yaml(),
+            )  # fmt: skip
+            self._score(made)
+            made.seconds = time.monotonic() - begun
+            return asdict(made)
+
+        stored = self.study.once("trial", [recipe.to_yaml(), *place, self.identity], make)
+        trial = next((t for t in self.study.trials() if t.id == stored["id"]), None)
+        if trial is None:
+            trial = Trial(**stored)
+            self.study.save_trial(trial)
+        self.listener.note(self.describe(trial))
+        return trial
+
+    def describe(self, trial: Trial) -> str:
+        drop = "" if trial.drop is None else f", drop {100 * trial.drop:+.2f} points"
+        return f"{trial.id} {trial.stage}: {trial.precision} in {trial.label}, {trial.size_bytes / 1000:.0f} kB{drop}"
+
+    def _export(self, network: Network, digest: str, runtime: str) -> Path:
+        """The file of a network for a runtime; runtimes that read the same format share it."""
+        engine = get_runtime(runtime)
+        folder = self.folder / "artifacts" / f"{digest[:16]}-{engine.file_format}"
+        if not folder.exists():
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            written = engine.export(network, partial)
+            partial.rename(folder)
+            return folder / written.name
+        return next(iter(sorted(folder.iterdir())))
+
+    def _score(self, trial: Trial) -> None:
+        outputs = artifact_outputs(self.artifact(trial), self.search.inputs, self.threads, SCORE_BATCH)
+        if not self.reference:
+            self.reference = outputs
+        scores = self.task.per_sample(outputs, self.search, self.reference)
+        if self.reference_scores is None:
+            self.reference_scores = scores
+        trial.score = float(scores.mean())
+        trial.drop = float((self.reference_scores - scores).mean())
+
+    def restore_reference(self, trial: Trial) -> None:
+        """Compute the original's outputs again when its trial was replayed."""
+        if not self.reference:
+            self.reference = artifact_outputs(self.artifact(trial), self.search.inputs, self.threads, SCORE_BATCH)
+            self.reference_scores = self.task.per_sample(self.reference, self.search, self.reference)
+
+    def time(self, trials: Sequence[Trial]) -> None:
+        """Race the trials against each other and against the anchor, and store their latency."""
+        contestants = {t.id: self.artifact(t) for t in trials}
+        if self.anchor is not None:
+            contestants = {self.anchor.id: self.artifact(self.anchor), **contestants}
+
+        def run() -> dict[str, float]:
+            result = race(contestants, self.search.inputs, QUICK, self.threads)
+            if self.anchor is None or self.anchor.latency_ms is None:
+                return {label: result.latency(label).value for label in contestants}
+            return {label: self.anchor.latency_ms / result.ratio(self.anchor.id, label).value for label in contestants}
+
+        milliseconds = self.study.once("race", sorted(contestants), run)
+        for trial in trials:
+            trial.latency_ms = float(milliseconds[trial.id])
+            self.study.save_trial(trial)
+            self.listener.note(f"{trial.id} {trial.label} {trial.precision}: {trial.latency_ms:.3f} ms")
+
+    def drop_trial(self, trial: Trial, why: str) -> None:
+        """Say why a trial is not carried on."""
+        trial.status, trial.why = "dropped", why
+        self.study.save_trial(trial)
+
+
+def require_writable(folder: Path) -> None:
+    """Make the run's folder.
+
+    Raises:
+        SlimlineError: it cannot be made or written to, or the disk is full.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise SlimlineError(
+            f"The output folder {folder} cannot be written ({error.strerror}): choose another --out or make room."
+        ) from error

@@ -1,0 +1,297 @@
+"""Puts together what a certificate holds: every number from an exported file, in a fresh process."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimline.measure.latency import Race
+from slimline.measure.machine import machine, versions
+from slimline.measure.memory import runner_memory
+from slimline.measure.statistics import Verdict
+from slimline.network.cost import Layer, layers, macs, weight_count
+from slimline.network.network import get_tensor
+from slimline.search.bench import Bench
+from slimline.search.bundle import sha256, write_bundle
+from slimline.search.certify import FINAL_RACE, Certified
+from slimline.search.study import Trial
+
+if TYPE_CHECKING:
+    from slimline.search.optimize import Search
+
+FinalRace = Callable[[Bench, dict[str, Trial], Trial], Race]
+FASTER = ("speedup", "speedup_vs_best_original", "speedup_vs_int8_only")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an optimisation hands back."""
+
+    verdict: Verdict
+    best: Trial
+    path: Path
+    """The deployable file."""
+    met: bool
+    """Whether every other limit of the budget was met too."""
+    certificate: dict[str, Any] = field(repr=False)
+
+    @property
+    def speedup(self) -> float:
+        """Against the original in PyTorch eager."""
+        return float(self.certificate["best"]["speedup"])
+
+
+class Evidence:
+    """The evidence of one finished search."""
+
+    def __init__(self, search: "Search", certified: list[Certified], best: Certified, original_score: float) -> None:
+        self.search, self.certified, self.best, self.original_score = search, certified, best, original_score
+        self.bench, self.budget = search.bench, search.budget
+        self.limits: list[str] = []
+
+    def deliver(self, run_race: FinalRace) -> Result:
+        """Race, write ``best/`` and ``front/``, and assemble the certificate."""
+        search = self.search
+        int8 = self._fastest_int8()
+        contestants = {f"original {t.label}": t for t in search.originals}
+        if int8 is not None:
+            contestants["int8 only"] = int8
+        race = run_race(self.bench, contestants, self.best.trial)
+        original_ms = {t.label: race.latency(f"original {t.label}").value for t in search.originals}
+        fp32 = min(original_ms, key=original_ms.__getitem__)
+        rivals = {
+            "speedup": f"original {search.originals[0].label}",
+            "speedup_vs_best_original": f"original {fp32}",
+            "speedup_vs_int8_only": "int8 only" if int8 is not None else None,
+        }
+        best = self._entry(self.best.trial, self.best)
+        best["latency_ms"] = race.latency("best").value
+        best["memory_bytes"] = int(
+            runner_memory(self.bench.artifact(self.best.trial), self.bench.search.inputs, self.bench.threads).value
+        )
+        for name, rival in rivals.items():
+            ratio = race.ratio(rival, "best") if rival else None
+            best |= _interval(name, ratio)
+        noise = race.ratio("best again", "best")
+        met = self._check_limits(best)
+        self._explain(best, int8)
+        self._mark()
+        front = self._front(original_ms, fp32)
+        certificate: dict[str, Any] = {
+            "verdict": str(self.best.verdict) if met else str(Verdict.FAIL),
+            "sentence": self._sentence(best, fp32, met),
+            "limits": self.limits,
+            "budget": self.budget.as_json(),
+            "seed": search.settings.seed,
+            "seconds": round(search.study.elapsed(), 1),
+            "trials": len(search.study.trials()),
+            "task": {
+                "score": search.task.score if isinstance(search.task.score, str) else "custom",
+                "labels": search.splits.certify.labels is not None,
+                "what": search.task.describe_score(),
+            },
+            "original": {
+                "score": self.original_score,
+                "size_bytes": search.originals[0].size_bytes,
+                "macs": macs(search.network),
+                "parameters": weight_count(search.network),
+                "latency_ms": original_ms,
+            },
+            "best": best,
+            "front": front,
+            "splits": {name: len(getattr(search.splits, name)) for name in ("calibrate", "search", "certify")},
+            "noise": {"aa_ratio_low": noise.low, "aa_ratio_high": noise.high},
+            "machine": {**machine(), "threads": self.bench.threads, "batch": FINAL_RACE.batch, "launches": noise.n},
+            "versions": versions(),
+            "hashes": search.hashes,
+            "discarded": [[number(t), t.why] for t in search.study.trials() if t.status == "dropped"],
+            "study": [study_row(t) for t in search.study.trials()],
+            "layers": self._layers(),
+            "sensitivity": [row.as_json() for row in search.table.rows] if search.table is not None else [],
+        }
+        path = self._write(best, certificate["sentence"])
+        (search.settings.out / "recipe.yaml").write_text(self.best.trial.recipe_yaml)
+        return Result(self.best.verdict if met else Verdict.FAIL, self.best.trial, path, met, certificate)
+
+    def _fastest_int8(self) -> Trial | None:
+        timed = [t for t in self.search.int8 if t.latency_ms is not None]
+        return min(timed, key=lambda t: t.latency_ms or 0.0) if timed else None
+
+    def _entry(self, trial: Trial, certified: Certified | None) -> dict[str, Any]:
+        """A trial as the certificate lists it; what was not certified is null."""
+        artifact = self.search.settings.out / trial.artifact
+        return {
+            "trial": number(trial),
+            "runtime": trial.label,
+            "precision": trial.precision,
+            "recipe": trial.recipe,
+            "artifact": trial.artifact,
+            "sha256": sha256(artifact),
+            "score": certified.score if certified else None,
+            "drop": certified.drop.drop if certified else None,
+            "drop_upper": certified.drop.upper if certified else None,
+            "drop_lower": certified.drop.lower if certified else None,
+            "size_bytes": trial.size_bytes,
+            "size_ratio": self.search.originals[0].size_bytes / trial.size_bytes,
+            "macs": trial.macs,
+            "parameters": trial.parameters,
+            "memory_bytes": None,
+            "latency_ms": trial.latency_ms,
+            **{f"{name}{end}": None for name in FASTER for end in ("", "_low", "_high")},
+        }
+
+    def _check_limits(self, best: dict[str, Any]) -> bool:
+        budget, missed = self.budget, []
+        if budget.max_latency_ms is not None and best["latency_ms"] > budget.max_latency_ms:
+            missed.append(
+                f"The best latency is {best['latency_ms']:.3f} ms, above the {budget.max_latency_ms:g} ms asked for."
+            )
+        if budget.max_size_bytes is not None and best["size_bytes"] > budget.max_size_bytes:
+            missed.append(
+                f"The smallest file is {best['size_bytes']} bytes, above the {budget.max_size_bytes:.0f} asked for."
+            )
+        if budget.min_speedup is not None and best["speedup_vs_best_original_low"] < budget.min_speedup:
+            missed.append(
+                f"The speed-up against the original in its best runtime is {best['speedup_vs_best_original']:.2f} (95 % interval from "
+                f"{best['speedup_vs_best_original_low']:.2f}), not surely the {budget.min_speedup:g} asked for."
+            )
+        self.limits += missed
+        return not missed
+
+    def _explain(self, best: dict[str, Any], int8: Trial | None) -> None:
+        """Why it is not faster: finalists that did not pass, and what binds in the runtime."""
+        for certified in self.certified:
+            if certified.verdict is not Verdict.PASS:
+                more = f"; about {certified.needed} certify samples would decide" if certified.needed else ""
+                self.limits.append(
+                    f"Trial {number(certified.trial)} ({certified.trial.latency_ms:.3f} ms in {certified.trial.label}) did not pass: {certified.verdict}, "
+                    f"drop {100 * certified.drop.drop:.2f} points, at most {100 * certified.drop.upper:.2f} with 95 % confidence on "
+                    f"{certified.drop.n} samples{more}."
+                )
+        overhead = getattr(self.search.table and self.search.table.predict_ms, "overhead_ms", None)
+        if overhead is not None and int8 is not None and best["macs"] < self.search.originals[0].macs:
+            self.limits.append(
+                f"Of the {best['latency_ms']:.3f} ms, about {overhead:.3f} ms do not depend on the widths (fit over the measured "
+                f"probes in {int8.label}): calls of operators, not arithmetic, bind from there on."
+            )
+
+    def _mark(self) -> None:
+        for certified in self.certified:
+            trial = certified.trial
+            trial.status = (
+                "best" if trial.id == self.best.trial.id else "finalist" if trial.status != "original" else trial.status
+            )
+            if certified.verdict is not Verdict.PASS:
+                trial.why = f"certified: {certified.verdict}"
+            self.bench.study.save_trial(trial)
+
+    def _front(self, original_ms: dict[str, float], fp32: str) -> list[dict[str, Any]]:
+        """Trials that no other beats on latency, score and size at once; copied to ``front/``."""
+        usable = [t for t in self.bench.study.trials() if t.stage != "probe" and None not in (t.latency_ms, t.score)]
+        kept = [t for t in usable if not any(_beats(other, t) for other in usable)]
+        folder = self.search.settings.out / "front"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        by_id = {c.trial.id: c for c in self.certified}
+        entries = []
+        for trial in sorted(kept, key=lambda t: t.latency_ms or 0.0):
+            source = self.search.settings.out / trial.artifact
+            shutil.copy2(source, folder / f"{trial.id}-{trial.label}{source.suffix}")
+            entry = self._entry(trial, by_id.get(trial.id))
+            entry["speedup_vs_best_original"] = original_ms[fp32] / (trial.latency_ms or 1.0)
+            entry["speedup"] = original_ms[self.search.originals[0].label] / (trial.latency_ms or 1.0)
+            entries.append(entry)
+        return entries
+
+    def _sentence(self, best: dict[str, Any], fp32: str, met: bool) -> str:
+        drop = self.best.drop
+        gain = (
+            f"{best['speedup_vs_best_original']:.1f} times faster than the original in its best runtime ({fp32}, fp32) and "
+            f"{best['size_ratio']:.1f} times smaller"
+        )
+        loss = (
+            f"it loses {100 * drop.drop:.2f} points of {self.search.task.describe_score()}, at most {100 * drop.upper:.2f} with 95 % confidence "
+            f"on {drop.n} samples that the search never read"
+        )
+        allowed = f"{100 * self.budget.max_drop:g} points were allowed"
+        if self.best.verdict is Verdict.CANT_TELL:
+            need = f"; about {self.best.needed} samples would decide" if self.best.needed else ""
+            return f"CAN'T TELL: {gain}, but {loss}, and {allowed}{need}."
+        if not met:
+            return f"FAIL: a limit of the budget was not met. The best found is {gain}; {loss}; {allowed}."
+        return f"{self.best.verdict}: {gain}; {loss}; {allowed}."
+
+    def _layers(self) -> list[dict[str, Any]]:
+        small = self.bench.load(self.best.trial.network)
+        after = {_plain_name(layer.name): layer for layer in layers(small)}
+        rows = []
+        for layer in layers(self.search.network):
+            twin: Layer | None = after.get(layer.name)
+            rows.append(
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "shape_before": list(layer.weight_shape),
+                    "shape_after": list(twin.weight_shape) if twin else None,
+                    "macs_before": layer.macs,
+                    "macs_after": twin.macs if twin else None,
+                    "bytes_before": layer.bytes,
+                    "bytes_after": twin.bytes if twin else None,
+                    "note": str(get_tensor(small.module, _stored(small, twin)).dtype).removeprefix("torch.")
+                    if twin and twin.weight_shape
+                    else None,
+                }
+            )
+        return rows
+
+    def _write(self, best: dict[str, Any], sentence: str) -> Path:
+        trial = self.best.trial
+        lines = "\n".join(f"- `{line}`" for line in trial.recipe) or "- nothing: the original network"
+        card = (
+            f"# {trial.precision} for {trial.label}\n\n{sentence}\n\nRecipe:\n\n{lines}\n\n"
+            f"{best['size_bytes']} bytes, {best['macs']} MACs, {best['latency_ms']:.4f} ms per call of batch {FINAL_RACE.batch} on "
+            f"{machine()['cpu']} with {self.bench.threads} threads. Evidence: certificate.json, report.html.\n"
+        )
+        return write_bundle(self.search.settings.out / "best", self.search.settings.out / trial.artifact, trial, card)
+
+
+def number(trial: Trial) -> int:
+    """Trials are numbered from 1."""
+    return int(trial.id[1:])
+
+
+def study_row(trial: Trial) -> dict[str, Any]:
+    """A trial as the certificate's ``study`` lists it."""
+    return {
+        "trial": number(trial),
+        "runtime": trial.label,
+        "why": trial.why or None,
+        **{
+            k: getattr(trial, k)
+            for k in ("stage", "precision", "recipe", "score", "drop", "latency_ms", "size_bytes", "macs", "status")
+        },
+        "seconds": round(trial.seconds, 2),
+    }
+
+
+def _interval(name: str, ratio: Any) -> dict[str, float | None]:
+    if ratio is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
+
+
+def _beats(a: Trial, b: Trial) -> bool:
+    """No worse on latency, score and size, and better on one."""
+    left = (a.latency_ms or 0.0, -(a.score or 0.0), a.size_bytes)
+    right = (b.latency_ms or 0.0, -(b.score or 0.0), b.size_bytes)
+    return left != right and all(x <= y for x, y in zip(left, right, strict=True))
+
+
+def _plain_name(name: str) -> str:
+    return name.removesuffix(".weight_quantized").removesuffix(".weight")
+
+
+def _stored(network: Any, layer: Layer) -> str:
+    weights = network.weights()
+    return next(n for n in (f"{layer.name}.weight", f"{layer.name}.weight_quantized", layer.name) if n in weights)

@@ -1,0 +1,231 @@
+"""The main job: originals, free moves, int8, sensitivity, strength, certification."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slimline.errors import SlimlineError
+from slimline.measure.machine import usable_cores
+from slimline.measure.statistics import Verdict
+from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.recipe import Recipe
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network import container
+from slimline.network.network import Network
+from slimline.runtimes.registry import available_runtimes, get_runtime
+from slimline.search.bench import Bench, require_writable
+from slimline.search.budget import SECONDS, Budget, parse_quantity
+from slimline.search.certify import Certified, Certifier, final_race, sequence
+from slimline.search.evidence import Evidence, Result
+from slimline.search.listener import Listener, Silent
+from slimline.search.strength import StrengthSearch
+from slimline.search.study import Study, Trial
+from slimline.search.table import SensitivityTable
+from slimline.sources.source import read_source
+from slimline.task import Splits, Task
+
+CERTIFY_SECONDS = 80.0
+"""Set aside at the end of the search for the certify split and the final race."""
+OBSERVERS = ("percentile", "minmax")
+REFERENCE = "torch"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search, apart from the budget."""
+
+    out: Path
+    runtimes: tuple[str, ...] = ()
+    seed: int = 0
+    resume: bool = False
+
+
+def optimize(
+    model: nn.Module | Network | Path | str,
+    task: Task | None = None,
+    budget: Budget | None = None,
+    time: str | None = None,
+    out: Path | str = "runs/optimize",
+    settings: Settings | None = None,
+    listener: Listener | None = None,
+) -> Result:
+    """Find the fastest or smallest version of a network inside a budget.
+
+    Args:
+        model: a torch module, a network, or the path of a `.slim` file or a `JOB.py`.
+        task: the data and the score; a `JOB.py` brings its own.
+        time: length of the search, such as ``10m``; overrides the budget's.
+        out: folder for the results; ``settings.out`` when settings are given.
+
+    Raises:
+        SlimlineError: the input cannot be used; one sentence.
+    """
+    chosen = settings or Settings(Path(out))
+    require_writable(chosen.out)
+    job = read_source(model, task)
+    if job.task is None:
+        raise SlimlineError(f"{model} comes without a task: pass task=, or give a JOB.py with task().")
+    limits = budget or Budget()
+    if time is not None:
+        limits = Budget(**{**limits.as_json(), "time_s": parse_quantity(time, SECONDS, "time", "10m")})
+    search = Search(job.network, job.task, limits, chosen, listener or Silent())
+    try:
+        return search.run()
+    finally:
+        search.study.close()
+
+
+class Search:
+    """One optimisation; `run` walks its stages."""
+
+    def __init__(self, network: Network, task: Task, budget: Budget, settings: Settings, listener: Listener) -> None:
+        self.network, self.budget, self.settings, self.listener = network, budget, settings, listener
+        torch.manual_seed(settings.seed)
+        self.threads = usable_cores()
+        torch.set_num_threads(self.threads)
+        self.runtimes = self._runtimes(settings.runtimes)
+        self.task = task.read(network.input_names)
+        self.splits: Splits = self.task.splits(settings.seed)
+        self._check_score()
+        container.save(network, settings.out / "original.slim")
+        self.hashes = {
+            "network": hashlib.sha256((settings.out / "original.slim").read_bytes()).hexdigest(),
+            "data": hashlib.sha256(f"{self.splits.train.digest()}{self.task.validate.digest()}".encode()).hexdigest(),
+        }
+        budget_but_time = {k: v for k, v in budget.as_json().items() if k != "time_s"}
+        identity = {**self.hashes, **budget_but_time, "seed": settings.seed, "runtimes": list(self.runtimes)}
+        self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
+        self.training_task = Task(
+            validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment
+        )
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.bench = Bench(settings.out, self.task, self.splits.search, self.study, self.threads, listener, digest)
+        self.originals: list[Trial] = []
+        self.int8: list[Trial] = []
+        self.table: SensitivityTable | None = None
+
+    def run(self) -> Result:
+        """Every stage in turn; Ctrl-C and the end of the time lead to certification of what there is."""
+        self._originals()
+        try:
+            self._free_moves()
+            self._int8()
+            self._strength()
+        except KeyboardInterrupt:
+            if not self.originals or self.originals[0].latency_ms is None:
+                raise
+            self.listener.note("Stopped by Ctrl-C: certifying the best so far (Ctrl-C again gives up).")
+        return self._certify()
+
+    def _runtimes(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        usable, missing = available_runtimes()
+        for name in wanted:
+            get_runtime(name)
+            if name in missing:
+                raise SlimlineError(f"The runtime {name} cannot be used here: {missing[name]}")
+        for name, reason in missing.items():
+            self.listener.note(f"without {name}: {reason}")
+        chosen = [r.name for r in usable if r.name != REFERENCE and (not wanted or r.name in wanted)]
+        return (REFERENCE, *chosen)
+
+    def _check_score(self) -> None:
+        """Fail in the first second, not after ten minutes, when outputs and labels do not match."""
+        few = self.splits.search.take(slice(0, 8))
+        outputs = [o.numpy() for o in self.network.run(few.tensors())]
+        self.task.per_sample(outputs, few, outputs)
+
+    def _originals(self) -> None:
+        self.listener.stage("The original in every runtime")
+        for runtime in self.runtimes:
+            trial = self.bench.trial("original", Recipe(), (runtime, ""), "fp32", lambda: self.network)
+            trial.status = "original"
+            self.originals.append(trial)
+        self.bench.restore_reference(self.originals[0])
+        self.bench.time(self.originals)
+        self.bench.anchor = min(self.originals, key=_ms)
+
+    def _free_moves(self) -> None:
+        self.listener.stage("Free moves: exact simplification and runtime settings")
+        fold = Recipe([FoldBatchNorm()])
+        places = [(r, v) for r in self.runtimes if r != REFERENCE for v in get_runtime(r).offered_variants()]
+        self._race(
+            [
+                self.bench.trial("free", fold, p, p[1] or "fp32", lambda: fold.apply(self.network).network)
+                for p in places
+            ]
+        )
+
+    def _int8(self) -> None:
+        self.listener.stage("8-bit integers")
+        for observer in OBSERVERS:
+            for runtime in self.runtimes:
+                if runtime == REFERENCE:
+                    continue
+                facts = get_runtime(runtime).facts
+                method = QuantizeStatic(
+                    observer=observer,
+                    ops=tuple(sorted(facts.quantized_ops)),
+                    activation=facts.activation,
+                    weight=facts.weight,
+                )
+                recipe = Recipe([FoldBatchNorm(), method])
+                self.int8.append(
+                    self.bench.trial(
+                        "int8",
+                        recipe,
+                        (runtime, ""),
+                        "int8",
+                        lambda r=recipe: r.apply(self.network, self.training_task).network,
+                    )
+                )
+        self._race(self.int8)
+
+    def _race(self, trials: list[Trial]) -> None:
+        if trials:
+            self.bench.time(trials)
+        for trial in trials:
+            if (trial.drop or 0.0) > self.budget.max_drop:
+                self.bench.drop_trial(trial, f"lost {100 * (trial.drop or 0.0):.2f} points on the search split")
+
+    def _strength(self) -> None:
+        if not self.int8:
+            return
+        self.listener.stage("How sensitive each group of channels is")
+        target = self._target()
+        facts = get_runtime(target.runtime).facts
+        self.table = SensitivityTable(
+            self.bench, self.network, self.training_task, self.splits.calibrate, facts.channel_multiple
+        )
+        if not self.table.found.groups:
+            self.listener.note("No group of channels can be pruned; see `slimline inspect` for the reasons.")
+            return
+        quantize = Recipe.from_yaml(target.recipe_yaml).methods[-1]
+        self.table.measure_damage()
+        self.table.time_groups(target, quantize)
+        self.listener.stage("The strongest pruning inside the budget")
+        StrengthSearch(self.bench, self.table, target, quantize, self.budget).run(self.budget.time_s - CERTIFY_SECONDS)
+
+    def _target(self) -> Trial:
+        """The int8 trial whose runtime and calibration the pruned networks use: the best of those that hold the score."""
+        best_drop = min(t.drop or 0.0 for t in self.int8)
+        close = [t for t in self.int8 if (t.drop or 0.0) <= max(best_drop + 0.2 * self.budget.max_drop, 0.0)]
+        return min(close, key=_ms if self.budget.minimize == "latency" else lambda t: float(t.size_bytes))
+
+    def _certify(self) -> Result:
+        self.listener.stage("Certification on data the search never read")
+        chain = sequence(self.study.trials(), self.budget.max_drop, self.budget.minimize)
+        certifier = Certifier(self.bench, self.originals[0], self.splits.certify)
+        certified: list[Certified] = certifier.in_sequence(chain, self.budget.max_drop)
+        passed = [c for c in certified if c.verdict is Verdict.PASS]
+        best = passed[-1] if passed else certified[0]
+        evidence = Evidence(self, certified, best, float(certifier.scores.mean()))
+        return evidence.deliver(final_race)
+
+
+def _ms(trial: Trial) -> float:
+    return trial.latency_ms if trial.latency_ms is not None else float("inf")

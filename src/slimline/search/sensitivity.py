@@ -1,0 +1,100 @@
+"""What pruning each group would cost in quality and save in time, before anything is decided."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from slimline.methods.prune.channels import strongest
+from slimline.network.axes import AxisGroups, Group, prune
+from slimline.network.cost import Layer, layers
+from slimline.network.network import Network
+from slimline.task import Samples
+
+KEPT_SHARES = (0.75, 0.5, 0.25, 0.125)
+DAMAGE_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Option:
+    """A width and the damage of pruning only this group to it."""
+
+    width: int
+    damage: float
+    """Mean divergence from the original's answers on calibration samples: KL in nats for class scores, else relative squared error."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One group's row of the table."""
+
+    group: str
+    width: int
+    layers: list[str]
+    options: list[Option]
+    ms_per_channel: float | None = None
+    """Milliseconds of latency per channel, measured by halving the group in the target runtime."""
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def damage(original: Network, pruned: Network, samples: Samples) -> float:
+    """How far the answers moved, on average over the samples."""
+    inputs = samples.tensors()
+    before, after = original.run(inputs)[0], pruned.run(inputs)[0]
+    if before.ndim == 2:
+        return float(F.kl_div(after.log_softmax(1), before.log_softmax(1), reduction="batchmean", log_target=True))
+    return float(F.mse_loss(after, before) / before.var().clamp_min(1e-12))
+
+
+def options(
+    network: Network, found: AxisGroups, group: Group, importance: NDArray[np.float64], samples: Samples, multiple: int
+) -> list[Option]:
+    """Damage at a few widths of one group, widest first; the whole group costs nothing."""
+    snapped = {max(1, round(group.width * share / multiple) * multiple) for share in KEPT_SHARES}
+    table = [Option(group.width, 0.0)]
+    for width in sorted((w for w in snapped if w < group.width), reverse=True):
+        pruned = prune(network, found, {group.name: strongest(importance, width)})
+        table.append(Option(width, max(0.0, damage(network, pruned, samples.take(slice(0, DAMAGE_SAMPLES))))))
+    return table
+
+
+class CostModel:
+    """MACs of every layer for hypothetical widths, without building the network.
+
+    A layer's MACs are proportional to the product of the surviving shares of its weight's output and input axis.
+    """
+
+    def __init__(self, network: Network, groups: AxisGroups) -> None:
+        self.layers: list[Layer] = [x for x in layers(network) if x.weight_shape]
+        self.groups = groups
+        self.shares: dict[str, list[tuple[int, str, float]]] = {}
+        for group in groups.groups:
+            for (weight, axis), positions in group.slices.items():
+                per_channel = float(np.mean([len(p) for p in positions]))
+                self.shares.setdefault(weight, []).append((axis, group.name, per_channel))
+
+    def macs_by_layer(self, widths: dict[str, int]) -> dict[str, float]:
+        """MACs per sample of every layer when the named groups keep that many channels."""
+        result = {}
+        for layer in self.layers:
+            left = {0: float(layer.weight_shape[0]), 1: float(layer.weight_shape[1])}
+            for axis, group, per_channel in self.shares.get(f"{layer.name}.weight", self.shares.get(layer.name, [])):
+                if axis in left and group in widths:
+                    left[axis] -= per_channel * (self.groups[group].width - widths[group])
+            result[layer.name] = layer.macs * (left[0] / layer.weight_shape[0]) * (left[1] / layer.weight_shape[1])
+        return result
+
+    def macs(self, widths: dict[str, int]) -> float:
+        return sum(self.macs_by_layer(widths).values())
+
+    def bytes(self, widths: dict[str, int]) -> float:
+        """Parameters of the layers, as a stand-in for bytes in any one format."""
+        by_layer = self.macs_by_layer(widths)
+        return sum(x.parameters * by_layer[x.name] / x.macs for x in self.layers if x.macs)
+
+    def layers_of(self, group: str) -> list[str]:
+        """Layers that get cheaper when the group shrinks."""
+        return [x.name for x in self.layers if any(g == group for _, g, _ in self.shares.get(f"{x.name}.weight", []))]

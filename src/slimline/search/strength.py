@@ -1,0 +1,158 @@
+"""One knob: the share of the latency (or size) that may stay. Bisected against the budget, each candidate recovered."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slimline.methods.distill.logits import Distill
+from slimline.methods.method import Method
+from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.recipe import Recipe
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network.network import Network
+from slimline.search.allocation import allocate
+from slimline.search.bench import Bench
+from slimline.search.budget import Budget
+from slimline.search.study import Trial
+from slimline.search.table import SensitivityTable
+from slimline.training.recover import faster_precision
+from slimline.training.teacher import teacher_outputs
+from slimline.training.views import Views
+
+MOST_CANDIDATES = 3
+WEAKEST, STRONGEST = 0.6, 0.1
+"""The strength is searched between these shares of the int8 network's cost."""
+SHORT_SHARE = 0.13
+"""Share of the time for training that one short recovery takes."""
+LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
+"""Epochs; beyond them a recovery gains little."""
+STILL_HOPEFUL = 1.6
+"""A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
+EXPORT_SECONDS = 15.0
+"""Allowance for export, scoring and timing of one candidate."""
+TRAINING_VIEWS = 3
+
+
+@dataclass
+class Candidate:
+    """Widths for a strength, recovered, and its trial."""
+
+    strength: float
+    methods: list[Method]
+    network: Network
+    """Recovered and still in floating point."""
+    seconds_per_epoch: float
+    trial: Trial
+
+    @property
+    def drop(self) -> float:
+        return 1.0 if self.trial.drop is None else self.trial.drop
+
+
+class StrengthSearch:
+    """Finds the strongest pruning inside the budget, for one runtime and one way to quantise."""
+
+    def __init__(self, bench: Bench, table: SensitivityTable, int8: Trial, quantize: Method, budget: Budget) -> None:
+        self.bench, self.table, self.int8, self.quantize, self.budget = bench, table, int8, quantize, budget
+        self.task, self.original = table.task, table.original
+        self.made: list[Candidate] = []
+        samples = self.task.read(self.original.input_names).train
+        self.samples = samples
+        self.precision = "fp32"
+
+    def run(self, deadline: float) -> None:
+        """Fill ``made``, weakest to strongest within the bisection, the full recovery last.
+
+        Args:
+            deadline: seconds of search (`Study.elapsed`) at which certification has to begin.
+        """
+        self.precision, seconds_per_epoch = self._training_speed()
+        training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
+        short = min(LONGEST_SHORT, training_time * SHORT_SHARE / seconds_per_epoch)
+        passing, failing = WEAKEST, STRONGEST
+        for number in range(MOST_CANDIDATES):
+            reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
+            if (
+                self._decide(f"candidate {number}", lambda r=reserve: float(deadline - self.bench.study.elapsed() > r))
+                == 0
+            ):
+                break
+            candidate = self._candidate((passing * failing) ** 0.5, short)
+            self.made.append(candidate)
+            if candidate.drop <= STILL_HOPEFUL * self.budget.max_drop:
+                passing = candidate.strength
+            else:
+                failing = candidate.strength
+                self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points after a short recovery")
+        hopeful = [c for c in self.made if c.drop <= STILL_HOPEFUL * self.budget.max_drop]
+        if hopeful:
+            self._finish(min(hopeful, key=lambda c: c.strength), deadline)
+
+    def _finish(self, chosen: Candidate, deadline: float) -> None:
+        left = self._decide("full recovery", lambda: deadline - self.bench.study.elapsed() - EXPORT_SECONDS)
+        epochs = round(min(LONGEST_FULL, left / chosen.seconds_per_epoch), 2)
+        if epochs >= 0.5:
+            distill = Distill(epochs=epochs, views=self._views(), precision=self.precision, seed=1)
+            self.made.append(self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill]))
+            self.bench.drop_trial(chosen.trial, f"carried on as {self.made[-1].trial.id} with a longer recovery")
+
+    def _candidate(self, strength: float, epochs: float) -> Candidate:
+        whole = self.table.whole
+        cost = self.table.predict_ms if self.budget.minimize == "latency" else self.table.costs.bytes
+        widths = allocate(self.table.rows, cost, strength * cost(whole), self.table.multiple)
+        self.bench.listener.note(
+            f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
+        )
+        prune = PruneChannels(keep=1.0, widths={g: w for g, w in widths.items() if w < whole[g]})
+        distill = Distill(epochs=round(epochs, 2), views=self._views(), precision=self.precision)
+        return self._recover(strength, [prune, distill], self.original, [prune, distill])
+
+    def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
+        begun = time.monotonic()
+        recipe = Recipe([*methods, FoldBatchNorm(), self.quantize])
+        stored = self.bench.study.once(
+            "recover", [recipe.to_yaml(), self.bench.identity], lambda: self._train(start, todo)
+        )
+        network = self.bench.load(stored["network"])
+        tail = Recipe([FoldBatchNorm(), self.quantize])
+        place = (self.int8.runtime, self.int8.variant)
+        trial = self.bench.trial("pruned", recipe, place, "int8", lambda: tail.apply(network, self.task).network)
+        self.bench.time([trial])
+        trial.seconds = time.monotonic() - begun
+        self.bench.study.save_trial(trial)
+        return Candidate(strength, methods, network, stored["seconds_per_epoch"], trial)
+
+    def _train(self, network: Network, todo: list[Method]) -> dict[str, object]:
+        seconds, epochs = 0.0, 1.0
+        for method in todo:
+            name = method.line()
+            outcome = method.apply(
+                network, self.task, lambda done, total, n=name: self.bench.listener.step(done, total, n)
+            )
+            network = outcome.network
+            network.history.append(name)
+            if outcome.curve is not None and isinstance(method, Distill):
+                seconds, epochs = outcome.curve.seconds, method.epochs
+        return {"network": self.bench.keep(network)[0], "seconds_per_epoch": seconds / epochs}
+
+    def _views(self) -> int:
+        return TRAINING_VIEWS if self.task.augment else 1
+
+    def _training_speed(self) -> tuple[str, float]:
+        """The faster precision of a training step on this machine, and seconds per epoch of a quarter-width network."""
+        distill = Distill(views=1)
+
+        def probe() -> list[object]:
+            small = PruneChannels(keep=0.25, importance="l1").apply(self.original, self.task).network
+            few = self.samples.take(slice(0, distill.batch))
+            views = Views(few.tensors())
+            batches = distill.batches(views, teacher_outputs(self.original, views, "fp32"), few)
+            precision, seconds = faster_precision(small, batches, distill.loss)
+            return [precision, seconds[precision]]
+
+        precision, seconds = self.bench.study.once("training speed", self.bench.identity, probe)
+        return str(precision), float(seconds) * max(1, len(self.samples) // distill.batch)
+
+    def _decide(self, name: str, choose: Callable[[], float]) -> float:
+        """A decision that depends on the clock is stored, so that a resumed run decides the same."""
+        return float(self.bench.study.once(f"decision: {name}", self.bench.identity, choose))

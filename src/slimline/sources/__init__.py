@@ -1,0 +1,1 @@
+"""Where networks come from: everything is converted here, at the door."""

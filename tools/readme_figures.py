@@ -1,0 +1,128 @@
+"""Fill README.md and docs/*.md with the figures of benchmarks/results.
+
+    python -m tools.readme_figures [--check] [FILE ...]
+
+A block between ``<!-- figures:NAME -->`` and ``<!-- /figures -->`` is replaced by a table made from
+``benchmarks/results/NAME.json``. With ``--check`` nothing is written and a stale file ends the program with 1.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimline.errors import SlimlineError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+OPEN, CLOSE = "<!-- figures:{} -->", "<!-- /figures -->"
+MARK = re.compile(r"^<!-- (?:figures:(?P<name>[\w-]+)|/figures) -->$", re.MULTILINE)
+
+Result = Mapping[str, Any]
+
+
+def filled(text: str, results: Path) -> str:
+    """``text`` with every block made anew; text outside the blocks stays as it is.
+
+    Raises:
+        SlimlineError: a mark without its partner, a result file that is missing, or one that lacks a key.
+    """
+    marks = list(MARK.finditer(text))
+    if text.count("<!-- figures:") + text.count(CLOSE) != len(marks):
+        raise SlimlineError(f"a mark is misspelt: write {OPEN.format('NAME')} and {CLOSE}, each on a line of its own")
+    pieces, end = [], 0
+    for opening, closing in zip(marks[::2], [*marks[1::2], None], strict=False):
+        name = opening["name"]
+        if name is None or closing is None or closing["name"] is not None:
+            raise SlimlineError(f"the mark {opening.group()} has no partner: {OPEN.format('NAME')} ends with {CLOSE}")
+        pieces += [text[end : opening.end()], "\n\n", table(name, results), "\n"]
+        end = closing.start()
+    return "".join([*pieces, text[end:]])
+
+
+def table(name: str, results: Path) -> str:
+    """The Markdown table of one benchmark."""
+    path = results / f"{name}.json"
+    if not path.is_file():
+        raise SlimlineError(f"benchmarks/results/{name}.json is missing: run make bench NAME={name}")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = FORMATS.get(name, any_rows)
+    try:
+        lines = [*rows(result), ("machine", machine_line(result)), ("file", f"`benchmarks/results/{name}.json`")]
+    except KeyError as error:
+        raise SlimlineError(f"benchmarks/results/{name}.json has no {error}: run make bench NAME={name}") from error
+    return "\n".join(["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in lines)]) + "\n"
+
+
+def demo_rows(result: Result) -> list[tuple[str, str]]:
+    """What `slimline demo` achieved; drops are shares of the score, shown in points (0.01 = 1 point)."""
+    s = result["summary"]
+    return [
+        ("verdict", f"**{s['verdict']}**"),
+        ("speed against the original in PyTorch eager", ratio(s, "speedup")),
+        ("speed against the original in its own best runtime", ratio(s, "speedup_vs_best_original")),
+        ("speed against int8 quantisation alone", ratio(s, "speedup_vs_int8_only")),
+        ("size against the original", f"{s['size_ratio']:.1f} times smaller"),
+        ("loss of score", f"{100 * s['drop']:.2f} points, at most {100 * s['drop_upper']:.2f} (one-sided 95 %)"),
+        ("measured on", f"{s['n']:,} samples that the search never read"),
+        ("time of the whole run", f"{s['seconds']:.0f} s"),
+    ]
+
+
+def ratio(summary: Result, key: str) -> str:
+    """``3.21x``, with its 95 % interval where the summary has one."""
+    text = f"{summary[key]:.2f}x"
+    if f"{key}_low" in summary:
+        text += f" (95 % interval {summary[f'{key}_low']:.2f} to {summary[f'{key}_high']:.2f})"
+    return text
+
+
+def any_rows(result: Result) -> list[tuple[str, str]]:
+    """The summary as it is, for benchmarks without a format of their own."""
+    return [(key.replace("_", " "), value(item)) for key, item in result["summary"].items()]
+
+
+def value(item: object) -> str:
+    """Floats to four significant digits; a bar would end the cell."""
+    return (f"{item:.4g}" if isinstance(item, float) else str(item)).replace("|", "\\|")
+
+
+def machine_line(result: Result) -> str:
+    """The machine in one line."""
+    machine = result["machine"]
+    return f"{machine['cpu']}, {machine['threads']} threads"
+
+
+FORMATS = {"demo": demo_rows}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fill or check the files; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Fill Markdown files with the figures of benchmarks/results.")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: README.md and docs/*.md")
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when a file is stale")
+    options = parser.parse_args(arguments)
+    stale = False
+    for path in options.files or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        before = path.read_text(encoding="utf-8")
+        try:
+            after = filled(before, RESULTS)
+        except SlimlineError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return 2
+        if after == before:
+            continue
+        stale = True
+        if options.check:
+            print(f"{path}: the figures are stale; run make docs", file=sys.stderr)
+        else:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path}: figures renewed")
+    return int(stale and options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
