@@ -111,13 +111,13 @@ def inspect(source: Source) -> None:
 
 @app.command()
 def measure(
-    artifacts: Annotated[list[Path], typer.Argument(help="ONNX or .slim files; name a runtime as FILE@openvino[bf16]")],
+    artifacts: Annotated[list[str], typer.Argument(help="ONNX or .slim files; name a runtime as FILE@openvino[bf16]")],
     data: Annotated[
         Path | None, typer.Option(help="npz with one array per input name; else the network's own example")
     ] = None,
 ) -> None:
     """Paired latency, size and memory of artifacts, the first one as the baseline."""
-    from slimline.report.comparison_table import compare_files
+    from slimline.report.side_by_side import compare_files
 
     compare_files(artifacts, data)
 
@@ -125,9 +125,9 @@ def measure(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
     """Measure again and check a certificate on this machine."""
-    from slimline.report.recheck import recheck
+    from slimline.report.side_by_side import recheck_folder
 
-    raise typer.Exit(0 if recheck(folder) else EXIT["FAIL"])
+    raise typer.Exit(0 if recheck_folder(folder) else EXIT["FAIL"])
 
 
 @app.command()

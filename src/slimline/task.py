@@ -22,6 +22,7 @@ ScoreFunction = Callable[[list[Array], Array], Scores]
 CALIBRATE_AT_MOST = 1024
 SEARCH_SHARE = 0.3
 FEWEST_PER_SPLIT = 20
+DESCRIPTIONS = {"accuracy": "accuracy on labels", "agreement": "agreement with the original network (argmax)"}
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,7 @@ class Task:
         """What the score is, in words."""
         if callable(self.score):
             return f"mean of the user's score function {getattr(self.score, '__name__', 'score')}"
-        return {"accuracy": "accuracy on labels", "agreement": "agreement with the original network (argmax)"}[
-            self.score
-        ]
+        return DESCRIPTIONS[str(self.score)]
 
     def per_sample(self, outputs: list[Array], samples: Samples, original: list[Array]) -> Scores:
         """One score per sample.

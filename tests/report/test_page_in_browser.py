@@ -92,7 +92,7 @@ def test_the_front_has_a_point_for_every_trial_with_latency_and_score(open_page:
 
 def test_marks_lie_where_their_numbers_say(open_page: Open) -> None:
     page = open_page()
-    read = "nodes => nodes.map(n => [n, n.transform.baseVal[0].matrix]).map(([n, m]) => [Number(n.dataset.trial), m.e, m.f])"
+    read = "nodes => nodes.map(n => [n.dataset.trial, ...n.getAttribute('transform').match(/[0-9.]+/g)].map(Number))"
     places = {trial: (x, y) for trial, x, y in page.locator(".point-mark").evaluate_all(read)}
     ms, score = {row[0]: row[6] for row in ROWS}, {row[0]: row[5] for row in ROWS}
     for a in places:
@@ -155,8 +155,9 @@ def test_the_body_never_scrolls_sideways(open_page: Open, width: int) -> None:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_best_and_originals_are_labelled_and_no_label_overlaps_another(open_page: Open, width: int) -> None:
     page = open_page(width=width)
-    read = "nodes => nodes.map(n => [n, n.getBBox()]).map(([n, b]) => [n.textContent, b.x, b.y, b.x + b.width, b.y + b.height])"
-    boxes = page.locator("#front-chart text").evaluate_all(read)
+    read = "nodes => nodes.map(n => [n.textContent, n.getBBox()]).map(([t, b]) => [t, b.x, b.y, b.width, b.height])"
+    found = page.locator("#front-chart text").evaluate_all(read)
+    boxes = [(text, x, y, x + width, y + height) for text, x, y, width, height in found]
     texts = [box[0] for box in boxes]
     assert "best" in texts and sum(text.startswith("original") for text in texts) >= 2
     right = page.evaluate("document.querySelector('#front-chart svg').viewBox.baseVal.width")

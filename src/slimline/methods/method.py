@@ -74,7 +74,8 @@ class Method(ABC):
         """Hyperparameters that differ from their defaults, for a short and complete recipe."""
         found = {}
         for f in fields(self):
-            default = f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+            made = f.default_factory
+            default = made() if made is not MISSING else f.default
             if getattr(self, f.name) != default:
                 found[f.name] = getattr(self, f.name)
         return found

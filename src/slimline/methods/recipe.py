@@ -56,6 +56,10 @@ class Recipe:
                 )
             left |= method.leaves
 
+    def leaves_integers(self) -> bool:
+        """Whether the result holds integer weights."""
+        return any("int weights" in m.leaves for m in self.methods)
+
     def lines(self) -> list[str]:
         """One line per method, for reports."""
         return [m.line() for m in self.methods]

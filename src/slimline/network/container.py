@@ -12,6 +12,7 @@ import operator
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from slimline.network.trace import put_tensor
 VERSION = 1
 NAMESPACES = ("aten", "quantized_decomposed")
 FORBIDDEN = {"from_file", "set_", "set_data", "_print", "save"}
-OPERATORS = {f"operator.{f.__name__}": f for f in (operator.getitem, operator.add, operator.sub, operator.mul)}
-OPERATORS |= {f"operator.{f.__name__}": f for f in (operator.floordiv, operator.neg, operator.mod)}
+PLAIN = (operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg, operator.mod)
+OPERATORS: dict[str, Callable[..., Any]] = {f"operator.{function.__name__}": function for function in PLAIN}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 PARTS = ("network.json", "graph.json", "weights.safetensors")

@@ -13,6 +13,7 @@ def verify(network: Network) -> None:
         SlimlineError: an invariant is broken; the sentence names it.
     """
     network.module.graph.lint()
+    runnable = network.copy().set_training_(False) if network.is_training() else network
     read = {str(n.target) for n in network.module.graph.nodes if n.op == "get_attr"}
     stored = {name for name, _ in network.module.named_parameters()} | {n for n, _ in network.module.named_buffers()}
     if stored - read:
@@ -25,7 +26,7 @@ def verify(network: Network) -> None:
         raise SlimlineError(f"The graph has {len(placeholders)} inputs but {len(network.examples)} example inputs.")
     for batch in (1, 2, 3):
         inputs = {name: _resize(value, batch) for name, value in network.examples.items()}
-        outputs = network.run(inputs)
+        outputs = runnable.run(inputs)
         if len(outputs) != len(network.output_names):
             raise SlimlineError(f"The graph has {len(outputs)} outputs but {len(network.output_names)} names.")
         for name, output in zip(network.output_names, outputs, strict=True):

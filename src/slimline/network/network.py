@@ -62,6 +62,11 @@ class Network:
         self.module.recompile()
         return self
 
+    def is_training(self) -> bool:
+        """Whether a batch norm uses, and would change, the statistics of the batch."""
+        norms = (n for n in self.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default)
+        return any(n.args[BATCH_NORM_TRAINING_ARGUMENT] for n in norms)
+
     def tidy_(self) -> "Network":
         """Drop dead nodes and the weights that the graph no longer reads; edits this network."""
         self.module.graph.eliminate_dead_code()

@@ -47,6 +47,11 @@ def _argument(node: Node, position: int, name: str, default: Any = None) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
+def _shape(walk: Propagation, value: object) -> tuple[int, ...]:
+    assert isinstance(value, Node)
+    return walk.shapes[value.name]
+
+
 def _tie(walk: Propagation, a: Ids | None, b: Ids | None, reason: str) -> None:
     """Merge two axes; where one cannot be pruned, neither can the other."""
     if a is not None and b is not None:
@@ -69,7 +74,7 @@ def convolution(walk: Propagation, node: Node) -> Axes:
     assert outputs is not None
     if bias:
         _tie(walk, bias[0], outputs, "")
-    channels = walk.shapes[node.args[0].name][1]  # type: ignore[union-attr]
+    channels = _shape(walk, node.args[0])[1]
     if groups == 1:
         _tie(walk, inputs, w[1], "reads the network's input")
     elif groups == channels:
@@ -248,7 +253,8 @@ def _set_sizes(node: Node, axes: Axes, alive: Alive) -> None:
 @rule(aten.permute.default)
 def permute(walk: Propagation, node: Node) -> Axes:
     x = walk.of(node.args[0])
-    return [x[d] for d in node.args[1]]  # type: ignore[union-attr, misc]
+    order: list[int] = node.args[1]  # type: ignore[assignment]
+    return [x[d] for d in order]
 
 
 @rule(aten.transpose.int)
@@ -269,7 +275,7 @@ def unsqueeze(walk: Propagation, node: Node) -> Axes:
 
 @rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def squeeze(walk: Propagation, node: Node) -> Axes:
-    x, shape = walk.of(node.args[0]), walk.shapes[node.args[0].name]  # type: ignore[union-attr]
+    x, shape = walk.of(node.args[0]), _shape(walk, node.args[0])
     chosen = _argument(node, 1, "dim")
     dims = range(len(x)) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
     gone = {d % len(x) for d in dims if shape[d] == 1}

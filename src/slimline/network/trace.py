@@ -90,7 +90,8 @@ def _user_line(error: BaseException) -> str:
 
 def _plain(exported: GraphModule) -> GraphModule:
     """The same graph with plain arguments, no dead nodes, no in-place operators and one name per tensor."""
-    graph, copies = Graph(), {}
+    graph = Graph()
+    copies: dict[Node, Node] = {}
     first_name: dict[int, str] = {}
     for node in exported.graph.nodes:
         if node.op == "output":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from slimline.report import comparison, drawing, wording
 from slimline.report.certificate import Certificate, StudyTrial, replace_file
@@ -51,8 +50,8 @@ def render(certificate: Certificate) -> str:
         trials=_trials(certificate),
         unlisted=_unlisted(certificate),
         machine=_machine(certificate),
-        style=Markup(_package_text("report.css")),
-        script=Markup(script),
+        style=_package_text("report.css"),
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 

@@ -26,11 +26,17 @@ from slimline.task import Array, Samples, Task
 SCORE_BATCH = 64
 
 
+Build = Callable[[], Network]
+
+
 @dataclass
 class Bench:
     """The workbench of one study."""
 
     folder: Path
+    original: Network
+    training_task: Task
+    """What methods may read: the training samples and the search split."""
     task: Task
     search: Samples
     study: Study
@@ -59,22 +65,29 @@ class Bench:
         return Artifact(self.folder / trial.artifact, trial.runtime, trial.variant)
 
     def trial(
-        self, stage: str, recipe: Recipe, place: tuple[str, str], precision: str, build: Callable[[], Network]
+        self, stage: str, recipe: Recipe, place: tuple[str, str], build: Build | None = None, scored: bool = True
     ) -> Trial:
-        """Build a network, export it for (runtime, variant) and score the file; a finished trial is replayed."""
+        """Build a network, export it for (runtime, variant) and score the file; a finished trial is replayed.
+
+        Args:
+            build: makes the network when that is cheaper than applying the recipe to the original.
+            scored: whether the file's score is measured; probes of latency go without.
+        """
 
         def make() -> dict[str, Any]:
             begun = time.monotonic()
-            network = build()
+            network = build() if build is not None else recipe.apply(self.original, self.training_task).network
             path, digest = self.keep(network)
             artifact = self._export(network, digest, place[0])
             made = Trial(
-                id=f"t{len(self.study.trials()) + 1:02d}", stage=stage, runtime=place[0], variant=place[1], precision=precision,
+                id=f"t{len(self.study.trials()) + 1:02d}", stage=stage, runtime=place[0], variant=place[1],
+                precision="int8" if recipe.leaves_integers() else place[1] or "fp32",
                 recipe=recipe.lines(), network=path, artifact=str(artifact.relative_to(self.folder)),
                 size_bytes=Artifact(artifact, place[0]).size_bytes, macs=macs(network),
                 parameters=weight_count(network), recipe_yaml=recipe.to_yaml(),
             )  # fmt: skip
-            self._score(made)
+            if scored:
+                self._score(made)
             made.seconds = time.monotonic() - begun
             return asdict(made)
 

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from slimline.methods.distill.logits import Distill
 from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
@@ -31,6 +33,8 @@ STILL_HOPEFUL = 1.6
 EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
 TRAINING_VIEWS = 3
+LABEL_WEIGHT = 0.3
+"""Share of the loss from labels when the score is accuracy and there are labels."""
 
 
 @dataclass
@@ -52,7 +56,9 @@ class Candidate:
 class StrengthSearch:
     """Finds the strongest pruning inside the budget, for one runtime and one way to quantise."""
 
-    def __init__(self, bench: Bench, table: SensitivityTable, int8: Trial, quantize: Method, budget: Budget) -> None:
+    def __init__(
+        self, bench: Bench, table: SensitivityTable, int8: Trial, quantize: QuantizeStatic, budget: Budget
+    ) -> None:
         self.bench, self.table, self.int8, self.quantize, self.budget = bench, table, int8, quantize, budget
         self.task, self.original = table.task, table.original
         self.made: list[Candidate] = []
@@ -72,10 +78,7 @@ class StrengthSearch:
         passing, failing = WEAKEST, STRONGEST
         for number in range(MOST_CANDIDATES):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
-            if (
-                self._decide(f"candidate {number}", lambda r=reserve: float(deadline - self.bench.study.elapsed() > r))
-                == 0
-            ):
+            if not self._time_for(number, reserve, deadline):
                 break
             candidate = self._candidate((passing * failing) ** 0.5, short)
             self.made.append(candidate)
@@ -88,11 +91,16 @@ class StrengthSearch:
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
 
+    def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
+        return self._decide(f"candidate {number}", lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
+
     def _finish(self, chosen: Candidate, deadline: float) -> None:
         left = self._decide("full recovery", lambda: deadline - self.bench.study.elapsed() - EXPORT_SECONDS)
         epochs = round(min(LONGEST_FULL, left / chosen.seconds_per_epoch), 2)
         if epochs >= 0.5:
-            distill = Distill(epochs=epochs, views=self._views(), precision=self.precision, seed=1)
+            distill = Distill(
+                epochs=epochs, views=self._views(), precision=self.precision, label_weight=self._label_weight(), seed=1
+            )
             self.made.append(self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill]))
             self.bench.drop_trial(chosen.trial, f"carried on as {self.made[-1].trial.id} with a longer recovery")
 
@@ -104,7 +112,9 @@ class StrengthSearch:
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )
         prune = PruneChannels(keep=1.0, widths={g: w for g, w in widths.items() if w < whole[g]})
-        distill = Distill(epochs=round(epochs, 2), views=self._views(), precision=self.precision)
+        distill = Distill(
+            epochs=round(epochs, 2), views=self._views(), precision=self.precision, label_weight=self._label_weight()
+        )
         return self._recover(strength, [prune, distill], self.original, [prune, distill])
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
@@ -115,8 +125,7 @@ class StrengthSearch:
         )
         network = self.bench.load(stored["network"])
         tail = Recipe([FoldBatchNorm(), self.quantize])
-        place = (self.int8.runtime, self.int8.variant)
-        trial = self.bench.trial("pruned", recipe, place, "int8", lambda: tail.apply(network, self.task).network)
+        trial = self.bench.trial("pruned", recipe, self.int8.place, lambda: tail.apply(network, self.task).network)
         self.bench.time([trial])
         trial.seconds = time.monotonic() - begun
         self.bench.study.save_trial(trial)
@@ -126,17 +135,21 @@ class StrengthSearch:
         seconds, epochs = 0.0, 1.0
         for method in todo:
             name = method.line()
-            outcome = method.apply(
-                network, self.task, lambda done, total, n=name: self.bench.listener.step(done, total, n)
-            )
+            outcome = method.apply(network, self.task, partial(self._report, name))
             network = outcome.network
             network.history.append(name)
             if outcome.curve is not None and isinstance(method, Distill):
                 seconds, epochs = outcome.curve.seconds, method.epochs
         return {"network": self.bench.keep(network)[0], "seconds_per_epoch": seconds / epochs}
 
+    def _report(self, what: str, done: int, total: int) -> None:
+        self.bench.listener.step(done, total, what)
+
     def _views(self) -> int:
         return TRAINING_VIEWS if self.task.augment else 1
+
+    def _label_weight(self) -> float:
+        return LABEL_WEIGHT if self.task.score == "accuracy" and self.samples.labels is not None else 0.0
 
     def _training_speed(self) -> tuple[str, float]:
         """The faster precision of a training step on this machine, and seconds per epoch of a quarter-width network."""

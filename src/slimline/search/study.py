@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Trial:
     status: str = "kept"
     why: str = ""
     recipe_yaml: str = field(default="", repr=False)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(runtime, variant)."""
+        return self.runtime, self.variant
 
     @property
     def label(self) -> str:
@@ -112,6 +118,17 @@ class Study:
     def close(self) -> None:
         self._set_fact("elapsed", self.elapsed())
         self.connection.close()
+
+    @staticmethod
+    def stored_fact(path: Path, name: str) -> Any:
+        """One fact of a study on disk, without opening the study for work."""
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Store something about the whole study."""
+        self._set_fact(name, value)
 
     def _fact(self, name: str) -> Any:
         row = self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

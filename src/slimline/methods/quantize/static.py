@@ -32,7 +32,7 @@ BATCH = 64
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
 ABSORBED = ("aten.relu", "aten.relu6")
-"""Runtimes make these part of the operator before them."""
+"""Runtimes make these part of the operator before them; max pooling runs on integers only without a pair of its own before it."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
 
 
@@ -122,6 +122,8 @@ def results_of(node: Node) -> list[Node]:
     """
     reader = next(iter(node.users)) if len(node.users) == 1 else None
     value = reader if reader is not None and op_name(reader) in ABSORBED else node
+    pool = next(iter(value.users)) if len(value.users) == 1 else None
+    value = pool if pool is not None and op_name(pool) == "aten.max_pool2d" else value
     if op_name(node) == "aten.linear" or any(user.op == "output" for user in value.users):
         return []
     return [value]
@@ -135,8 +137,8 @@ def unsupported(node: Node, network: Network) -> list[str]:
             return ["its weight is computed"]
         return []
     tensors = [a for a in node.args if isinstance(a, Node)]
-    if op_name(node) == "aten.add" and len([a for a in tensors if a.op != "get_attr"]) < 2:
-        return ["adds a constant"]
+    if op_name(node) in ("aten.add", "aten.mul") and len([a for a in tensors if a.op != "get_attr"]) < 2:
+        return ["its other operand is a constant"]
     return []
 
 
