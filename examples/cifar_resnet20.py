@@ -23,6 +23,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut without weights."""
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         stride = 1 if inputs == outputs else 2
@@ -37,6 +39,8 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
+    """Three stages of 16, 32 and 64 channels."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
@@ -51,12 +55,14 @@ class ResNet20(nn.Module):
 
 
 def model() -> nn.Module:
+    """The trained network."""
     net = ResNet20()
     net.load_state_dict(load_file(FOLDER / "resnet20.safetensors"))
     return net
 
 
 def task() -> sl.Task:
+    """5,085 training images for recovery, 1,017 test images for the search and the verdict."""
     with np.load(FOLDER / "cifar10_subset.npz", allow_pickle=False) as data:
         arrays = {name: data[name] for name in data.files}
     train = (normalised(arrays["x_train"]), arrays["y_train"].astype(np.int64))
@@ -65,5 +71,6 @@ def task() -> sl.Task:
 
 
 def normalised(images: np.ndarray) -> np.ndarray:
+    """(N, 3, 32, 32) bytes to the float32 that the network was trained on."""
     scaled = torch.from_numpy(images).float() / 255
     return ((scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]).numpy()

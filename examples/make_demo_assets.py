@@ -108,12 +108,17 @@ def train(images: Tensor, labels: Tensor) -> FashionResNet:
 
 
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose largest logit is the label."""
     with torch.no_grad():
-        hits = [(net(x.float() / 255).argmax(1) == y).sum() for x, y in zip(images.split(250), labels.split(250))]
+        hits = [
+            (net(x.float() / 255).argmax(1) == y).sum()
+            for x, y in zip(images.split(250), labels.split(250), strict=True)
+        ]
     return float(torch.stack(hits).sum()) / len(labels)
 
 
 def main() -> None:
+    """Train unless that was done before, then write both files."""
     folder = Path(sys.argv[1])
     images, labels = read_split(folder, "train")
     test_images, test_labels = read_split(folder, "t10k")

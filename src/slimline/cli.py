@@ -58,8 +58,8 @@ def optimize(
     seed: Seed = 0,
 ) -> None:
     """Find the fastest or smallest version inside the budget; write the file and the evidence."""
-    from slimline.report.console import Console, final_table
     from slimline.report.certificate import Certificate
+    from slimline.report.console import Console, final_table
     from slimline.report.run_folder import optimize as run
     from slimline.search.budget import BYTES, MILLISECONDS, SECONDS, Budget, parse_drop, parse_quantity
     from slimline.search.optimize import Settings
@@ -99,7 +99,8 @@ def inspect(source: Source) -> None:
         groups = [f"{g.name} ({g.width})" for g in found.groups if (weight, 0) in g.slices]
         reasons = [f"axis {axis}: {why}" for (name, axis), why in found.frozen.items() if name == weight]
         table.add_row(
-            layer.name, layer.kind, "x".join(map(str, layer.weight_shape)), f"{layer.macs:,}", f"{layer.macs / total:.1%}",
+            layer.name, layer.kind, "x".join(map(str, layer.weight_shape)), f"{layer.macs:,}",
+            f"{layer.macs / total:.1%}",
             f"{layer.bytes:,}", ", ".join(groups) or "-", "; ".join(reasons) or "-",
         )  # fmt: skip
     console = Console()

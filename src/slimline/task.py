@@ -1,7 +1,7 @@
 """The user's data and what counts as quality."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,12 @@ class Task:
     def __post_init__(self) -> None:
         if self.augment not in ("", "image"):
             raise SlimlineError(f"Task(augment={self.augment!r}) is unknown: use 'image' or leave it out.")
+        for what, source in (("validate", self.validate), ("train", self.train)):
+            if isinstance(source, Iterator):
+                raise SlimlineError(
+                    f"Task({what}=...) is a {type(source).__name__}, which can be read only once: give a loader "
+                    f"or a list."
+                )
         if isinstance(self.score, str) and self.score not in ("", *SCORES):
             raise SlimlineError(f"Task(score={self.score!r}) is unknown: use {', '.join(SCORES)} or a function.")
 
@@ -119,7 +125,7 @@ class Task:
                 f"give at least {need}."
             )
         if self.train is None:
-            cut = len(order) * 2 // 5
+            cut = min(len(order) * 2 // 5, len(order) - 2 * FEWEST_PER_SPLIT)
             train, order = validate.take(np.sort(order[:cut])), order[cut:]
         else:
             train = self.train
@@ -152,17 +158,28 @@ class Task:
             labels = samples.labels if samples.labels is not None else original[0]
             scores = np.asarray(self.score(outputs, labels), dtype=np.float64)
         else:
-            reference = samples.labels if self.score == "accuracy" else original[0].argmax(1)
+            reference = samples.labels if self.score == "accuracy" else _classes(original[0])
             assert reference is not None
             scores = SCORES[str(self.score)](outputs, reference)
         if scores.shape != (len(samples),):
             raise SlimlineError(
-                f"The score function returned shape {scores.shape} for {len(samples)} samples: return one score per sample."
+                f"The score function returned shape {scores.shape} for {len(samples)} samples: return one score "
+                f"per sample."
             )
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise SlimlineError(f"The score of sample {first} is {scores[first]}: scores have to be finite numbers.")
         return scores
+
+
+def _classes(logits: Array) -> Array:
+    if logits.ndim != 2:
+        raise SlimlineError(
+            f"The model's output has shape {logits.shape}: agreement needs (samples, classes); "
+            "give Task(score=your_function) for other outputs."
+        )
+    classes: Array = logits.argmax(1)
+    return classes
 
 
 def accuracy(outputs: list[Array], labels: Array) -> Scores:
@@ -179,14 +196,16 @@ def accuracy(outputs: list[Array], labels: Array) -> Scores:
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise SlimlineError(
-            f"Labels of shape {labels.shape} and type {labels.dtype} are not class numbers: accuracy needs one integer per sample."
+            f"Labels of shape {labels.shape} and type {labels.dtype} are not class numbers: accuracy needs one "
+            f"integer per sample."
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
         raise SlimlineError(
             f"The model has {logits.shape[1]} classes but the labels run from {labels.min()} to {labels.max()}: "
             "the output does not match the labels."
         )
-    return (logits.argmax(1) == labels).astype(np.float64)
+    right: Scores = (logits.argmax(1) == labels).astype(np.float64)
+    return right
 
 
 SCORES: dict[str, ScoreFunction] = {"accuracy": accuracy, "agreement": accuracy}
@@ -199,7 +218,8 @@ def read_samples(source: Any, input_names: Sequence[str], what: str) -> Samples:
     if isinstance(source, Mapping):
         return _checked(_from_mapping(source, input_names, what), what)
     if isinstance(source, tuple) and len(source) == 2:
-        return _checked(Samples({input_names[0]: _array(source[0])}, _array(source[1])), what)
+        name = _only(input_names, what)
+        return _checked(Samples({name: _array(source[0], name, what)}, _array(source[1], "labels", what)), what)
     if not isinstance(source, Iterable):
         raise SlimlineError(
             f"Task({what}=...) is a {type(source).__name__}: give a loader, (inputs, labels) or a dict of arrays."
@@ -208,35 +228,59 @@ def read_samples(source: Any, input_names: Sequence[str], what: str) -> Samples:
     if not batches:
         raise SlimlineError(f"The {what} loader is empty: it has to yield at least one batch.")
     labels = [b.labels for b in batches if b.labels is not None]
-    return _checked(
-        Samples(
-            {name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
-            np.concatenate(labels) if labels else None,
-        ),
-        what,
-    )
+    inputs = {name: _joined([b.inputs[name] for b in batches], name, what) for name in input_names}
+    return _checked(Samples(inputs, _joined(labels, "labels", what) if labels else None), what)
 
 
-def _array(value: Any) -> Array:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+def _only(input_names: Sequence[str], what: str) -> str:
+    if len(input_names) > 1:
+        raise SlimlineError(
+            f"The network has the inputs {', '.join(input_names)}, but the {what} data has one array without a name: "
+            "give a dict of arrays by input name."
+        )
+    return input_names[0]
+
+
+def _array(value: Any, name: str, what: str) -> Array:
+    try:
+        array: Array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    except ValueError as error:  # numpy on nested lists of unequal lengths
+        raise SlimlineError(f"In the {what} data {name!r} is not an array: {error}") from error
+    if array.ndim == 0:
+        raise SlimlineError(
+            f"In the {what} data {name!r} is a single {type(value).__name__}: give batches with one entry per sample, "
+            "such as DataLoader(dataset, batch_size=64)."
+        )
+    return array
+
+
+def _joined(batches: list[Array], name: str, what: str) -> Array:
+    shapes = {batch.shape[1:] for batch in batches}
+    if len(shapes) > 1:
+        raise SlimlineError(
+            f"In the {what} data the samples of {name!r} have the shapes {', '.join(map(str, sorted(shapes)))}: "
+            "make them equal; (inputs, labels) without batches have to be a tuple."
+        )
+    return np.concatenate(batches)
 
 
 def _from_mapping(source: Mapping[str, Any], input_names: Sequence[str], what: str) -> Samples:
     absent = [name for name in input_names if name not in source]
     if absent:
         raise SlimlineError(f"The {what} data has no array for the input {absent[0]!r}; it has {sorted(source)}.")
-    labels = _array(source["labels"]) if "labels" in source else None
-    return Samples({name: _array(source[name]) for name in input_names}, labels)
+    labels = _array(source["labels"], "labels", what) if "labels" in source else None
+    return Samples({name: _array(source[name], name, what) for name in input_names}, labels)
 
 
 def _from_batch(batch: Any, input_names: Sequence[str], what: str) -> Samples:
     if isinstance(batch, Mapping):
         return _from_mapping(batch, input_names, what)
     if isinstance(batch, torch.Tensor | np.ndarray):
-        return Samples({input_names[0]: _array(batch)})
+        name = _only(input_names, what)
+        return Samples({name: _array(batch, name, what)})
     if isinstance(batch, (tuple, list)) and len(batch) in (len(input_names), len(input_names) + 1):
-        inputs = {name: _array(value) for name, value in zip(input_names, batch, strict=False)}
-        return Samples(inputs, _array(batch[-1]) if len(batch) > len(input_names) else None)
+        inputs = {name: _array(value, name, what) for name, value in zip(input_names, batch, strict=False)}
+        return Samples(inputs, _array(batch[-1], "labels", what) if len(batch) > len(input_names) else None)
     raise SlimlineError(
         f"The {what} loader yields a {type(batch).__name__} that is neither (inputs, labels), inputs nor a dict."
     )

@@ -59,7 +59,8 @@ class Method(ABC):
                 )
             if isinstance(value, (int, float)) and not limits["low"] <= value <= limits["high"]:
                 raise SlimlineError(
-                    f"{type(self).__name__}({f.name}={value}) is out of range: it lies in [{limits['low']}, {limits['high']}]."
+                    f"{type(self).__name__}({f.name}={value}) is out of range: it lies in [{limits['low']}, "
+                    f"{limits['high']}]."
                 )
 
     @abstractmethod

@@ -94,7 +94,8 @@ def _method(item: Any) -> Method:
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         raise SlimlineError(
-            f"No method is called {name!r}{f'; did you mean {near[0]}' if near else ''}; known: {', '.join(sorted(known))}."
+            f"No method is called {name!r}{f'; did you mean {near[0]}' if near else ''}; known: "
+            f"{', '.join(sorted(known))}."
         )
     try:
         return known[name](**(values or {}))

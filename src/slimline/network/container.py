@@ -7,9 +7,11 @@ name is checked before a graph is built from it, sizes are checked before anythi
 import hashlib
 import importlib
 import json
+import keyword
 import math
 import operator
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -38,7 +40,7 @@ PARTS = ("network.json", "graph.json", "weights.safetensors")
 LARGEST_TEXT = 256 * 2**20
 MALFORMED = (
     zipfile.BadZipFile, SafetensorError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError,
-    AttributeError, RuntimeError, zlib.error, AssertionError,
+    AttributeError, RuntimeError, zlib.error, AssertionError, ArithmeticError, MemoryError, NameError, struct.error,
 )  # fmt: skip
 """What reading damaged content can raise: everything of it becomes one sentence."""
 
@@ -103,6 +105,8 @@ def _read_parts(path: Path) -> dict[str, bytes]:
         if set(infos) != set(PARTS):
             raise SlimlineError(f"it holds {sorted(infos)} instead of {sorted(PARTS)}.")
         for name, info in infos.items():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise SlimlineError(f"its {name} is packed in a way that slimline does not write.")
             if info.compress_type != zipfile.ZIP_STORED and info.file_size > LARGEST_TEXT:
                 raise SlimlineError(f"its {name} would unpack to {info.file_size} bytes.")
         return {name: archive.read(info) for name, info in infos.items()}
@@ -175,9 +179,15 @@ def _decode_target(name: str) -> Any:
     if namespace == "quantized_decomposed":
         importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
     known = NAME.fullmatch(operator_name) and NAME.fullmatch(overload) and operator_name not in FORBIDDEN
-    if namespace not in NAMESPACES or not known or not hasattr(getattr(torch.ops, namespace), operator_name):
+    packet = getattr(getattr(torch.ops, namespace), operator_name, None) if namespace in NAMESPACES and known else None
+    found = getattr(packet, overload, None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
+    if not isinstance(found, torch._ops.OpOverload):  # torch.ops.aten has attributes that are no operators
         raise SlimlineError(f"it asks for the operator {name!r}, which is not allowed.")
-    return getattr(getattr(getattr(torch.ops, namespace), operator_name), overload)
+    return found
+
+
+def _is_identifier(name: str) -> bool:
+    return NAME.fullmatch(name) is not None and not keyword.iskeyword(name)
 
 
 def _decode_graph(items: list[dict[str, Any]], tensors: dict[str, Tensor], parameters: set[str]) -> GraphModule:
@@ -185,10 +195,12 @@ def _decode_graph(items: list[dict[str, Any]], tensors: dict[str, Tensor], param
     nodes: dict[str, Node] = {}
     for item in items:
         op, name, target = item["op"], item["name"], item["target"]
-        if not NAME.fullmatch(name) or not PATH.fullmatch(target):
+        if not _is_identifier(name) or not PATH.fullmatch(target):
             raise SlimlineError(f"it holds the name {name!r} or {target!r}, which is not a plain identifier.")
         args = tuple(_decode(a, nodes) for a in item["args"])
-        kwargs = {k: _decode(v, nodes) for k, v in item["kwargs"].items() if NAME.fullmatch(k)}
+        if not all(map(_is_identifier, item["kwargs"])):
+            raise SlimlineError(f"it holds the arguments {sorted(item['kwargs'])!r}, which are not plain identifiers.")
+        kwargs = {k: _decode(v, nodes) for k, v in item["kwargs"].items()}
         if op == "get_attr":
             tensor = tensors[target]
             trainable = tensor.is_floating_point()
@@ -196,7 +208,7 @@ def _decode_graph(items: list[dict[str, Any]], tensors: dict[str, Tensor], param
             nodes[name] = graph.create_node("get_attr", target, name=name)
         elif op == "call_function":
             nodes[name] = graph.create_node(op, _decode_target(target), args, kwargs, name=name)
-        elif op == "placeholder" and NAME.fullmatch(target):
+        elif op == "placeholder" and _is_identifier(target):
             nodes[name] = graph.create_node("placeholder", target, name=name)
         elif op == "output":
             graph.output(args[0])

@@ -36,7 +36,10 @@ class Network:
     def copy(self) -> "Network":
         """A network that shares nothing with this one."""
         return replace(
-            self, module=copy.deepcopy(self.module), examples=dict(self.examples), history=list(self.history)
+            self,
+            module=copy.deepcopy(self.module),
+            examples={name: example.clone() for name, example in self.examples.items()},
+            history=list(self.history),
         )
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """One small rule per operator: how channel ids pass through it.
 
-A rule takes the walk and the node, merges ids that must live or die together, and returns the axes of the result. A rule
+A rule takes the walk and the node, merges ids that must live or die together, and returns the axes of the result. A
+rule
 whose operator holds a constant that depends on a channel count also leaves a rewrite for it. An operator without a rule
 freezes what goes in, with the reason, so that an unknown operator can never be pruned wrongly.
 """
@@ -21,10 +22,13 @@ RULES: dict[Any, Rule] = {}
 
 
 def rule_for(target: Any) -> Rule:
+    """The rule of an operator; `unknown` when it has none."""
     return RULES.get(target, unknown)
 
 
 def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Make a function the rule of these operators."""
+
     def add(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(targets, function))
         return function
@@ -71,13 +75,16 @@ def convolution(walk: Propagation, node: Node) -> Axes:
     groups = _argument(node, 6, "groups", 1)
     w[2:] = [None] * (len(w) - 2)  # the extent of the kernel holds no channels
     inputs, outputs = x[1], w[0]
-    assert outputs is not None
+    if outputs is None:
+        walk.freeze([inputs, *bias], f"meets a computed weight in {_name(node)}")
+        return [None] * len(w)
     if bias:
-        _tie(walk, bias[0], outputs, "")
+        _tie(walk, bias[0], outputs, f"meets a computed bias in {_name(node)}")
     channels = _shape(walk, node.args[0])[1]
     if groups == 1:
         _tie(walk, inputs, w[1], "reads the network's input")
     elif groups == channels:
+        w[1] = None  # one input channel per group: nothing to choose from
         source = None if inputs is None else np.repeat(inputs, len(outputs) // channels)
         _tie(walk, source, outputs, "reads the network's input")
         if inputs is not None:
@@ -112,6 +119,7 @@ def transposed_convolution(walk: Propagation, node: Node) -> Axes:
 
 @rule(aten.linear.default)
 def linear(walk: Propagation, node: Node) -> Axes:
+    """The last axis of the input is the weight's axis 1; the weight's axis 0 is the last axis of the result."""
     x, w = walk.of(node.args[0]), walk.of(node.args[1])
     bias = walk.of(_argument(node, 2, "bias"))
     _tie(walk, x[-1], w[1], "reads the network's input")
@@ -136,10 +144,12 @@ def batch_norm(walk: Propagation, node: Node) -> Axes:
     aten.silu.default, aten.gelu.default, aten.hardswish.default, aten.hardsigmoid.default, aten.leaky_relu.default,
     aten.elu.default, aten.softplus.default, aten.mish.default, aten.clamp.default, aten.neg.default, aten.abs.default,
     aten.dropout.default, aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default,
-    aten.exp.default, aten.sqrt.default, aten.rsqrt.default, aten.pow.Tensor_Scalar, aten.to.dtype, aten._to_copy.default,
+    aten.exp.default, aten.sqrt.default, aten.rsqrt.default, aten.pow.Tensor_Scalar, aten.to.dtype,
+    aten._to_copy.default,
     aten.feature_dropout.default, aten.clamp_min.default,
 )  # fmt: skip
 def elementwise(walk: Propagation, node: Node) -> Axes:
+    """Every position stays what it is."""
     return walk.of(node.args[0])
 
 
@@ -177,6 +187,7 @@ def _spans(walk: Propagation, operand: Node, distance: int, node: Node) -> bool:
     aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec,
 )  # fmt: skip
 def pooling(walk: Propagation, node: Node) -> Axes:
+    """Channels stay, space shrinks or grows."""
     x = walk.of(node.args[0])
     return [x[0], x[1], *[None] * (len(x) - 2)]
 
@@ -252,6 +263,7 @@ def _set_sizes(node: Node, axes: Axes, alive: Alive) -> None:
 
 @rule(aten.permute.default)
 def permute(walk: Propagation, node: Node) -> Axes:
+    """Axes change places and take their ids along."""
     x = walk.of(node.args[0])
     order: list[int] = node.args[1]  # type: ignore[assignment]
     return [x[d] for d in order]
@@ -259,6 +271,7 @@ def permute(walk: Propagation, node: Node) -> Axes:
 
 @rule(aten.transpose.int)
 def transpose(walk: Propagation, node: Node) -> Axes:
+    """Two axes change places."""
     x = list(walk.of(node.args[0]))
     a, b = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
     x[a], x[b] = x[b], x[a]
@@ -267,6 +280,7 @@ def transpose(walk: Propagation, node: Node) -> Axes:
 
 @rule(aten.unsqueeze.default)
 def unsqueeze(walk: Propagation, node: Node) -> Axes:
+    """A new axis of length one carries nothing."""
     x = list(walk.of(node.args[0]))
     place = int(node.args[1])  # type: ignore[arg-type]
     x.insert(place if place >= 0 else place + len(x) + 1, None)
@@ -275,6 +289,7 @@ def unsqueeze(walk: Propagation, node: Node) -> Axes:
 
 @rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def squeeze(walk: Propagation, node: Node) -> Axes:
+    """Axes of length one disappear."""
     x, shape = walk.of(node.args[0]), _shape(walk, node.args[0])
     chosen = _argument(node, 1, "dim")
     dims = range(len(x)) if chosen is None else [chosen] if isinstance(chosen, int) else chosen

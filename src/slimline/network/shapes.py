@@ -23,6 +23,8 @@ class _Recorder(Interpreter):
 
 def node_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shape by node name for the network's example batch; values that are not tensors are left out."""
+    if network.is_training():  # a run would change the statistics of its batch norms
+        network = network.copy().set_training_(False)
     recorder = _Recorder(network)
     with torch.no_grad():
         recorder.run(*network.examples.values())

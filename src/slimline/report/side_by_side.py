@@ -67,7 +67,8 @@ def _example_inputs(artifacts: list[Artifact]) -> dict[str, Array]:
         if artifact.path.suffix == ".slim":
             return {name: x.numpy() for name, x in container.load(artifact.path).examples.items()}
     raise SlimlineError(
-        "None of the files carries example inputs, and speed on made-up ones misleads: pass --data DATA.npz with one array "
+        "None of the files carries example inputs, and speed on made-up ones misleads: pass --data DATA.npz with "
+        "one array "
         "per input name."
     )
 

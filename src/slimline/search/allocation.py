@@ -1,45 +1,33 @@
 """Which widths to choose for a strength: take channels where they hurt least for what they save.
 
 Greedy choice on the ratio damage / gain, as in NetAdapt (Yang et al. 2018, arXiv:1804.03230, section 3.2), but from one
-sensitivity table instead of a retraining per step; the damage of a group is made convex first, so that the
-greedy order is the best one for separable damage (Fox 1966, marginal analysis).
+sensitivity table instead of a retraining per step.
+
+    D_g(w) = s_g (W_g / w - 1)          s_g = (damage of group g at half its width) ^ DAMPING
+
+The damage measured before recovery ranks the groups but says little about how far each may go: recovery repairs most
+of it, and what it cannot repair is missing capacity. Hence the barrier W / w - 1, convex and without bound, so that no
+group is emptied, and the damping of the measured differences. Greedy steps along the measured curves themselves left
+some
+groups at a sixteenth and others whole, and lost more after recovery than equal shares did
+(benchmarks/results/allocation.json).
 """
 
 from collections.abc import Callable
 
-import numpy as np
+from slimline.search.sensitivity import Sensitivity
 
-from slimline.search.sensitivity import Option, Sensitivity
-
+DAMPING = 0.25
+SMALLEST_DAMAGE = 1e-6
 Cost = Callable[[dict[str, int]], float]
 """Widths by group -> predicted cost (milliseconds or bytes)."""
 
 
-def convex_damage(options: list[Option]) -> Callable[[float], float]:
-    """Damage as a function of the kept width: the lower convex hull of the measured options, linear between them.
-
-    Below the narrowest measured width the last slope goes on, doubled for every halving of the width, because what is left is
-    what mattered most.
-    """
-    points = sorted((o.width, o.damage) for o in options)
-    hull: list[tuple[float, float]] = []
-    for point in points:
-        while len(hull) >= 2 and _turns_up(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    xs, ys = np.array([p[0] for p in hull], float), np.array([p[1] for p in hull], float)
-    slope = (ys[0] - ys[1]) / (xs[1] - xs[0]) if len(xs) > 1 else 0.0
-
-    def damage(width: float) -> float:
-        if width < xs[0]:
-            return float(ys[0] + 2 * slope * (xs[0] - width) * xs[0] / max(width, 1e-9))
-        return float(np.interp(width, xs, ys))
-
-    return damage
-
-
-def _turns_up(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
+def barrier_damage(row: Sensitivity) -> Callable[[float], float]:
+    """D of the equation above for one group; zero at its full width."""
+    half = min(row.options, key=lambda o: abs(o.width - row.width / 2))
+    weight = float(max(half.damage, SMALLEST_DAMAGE) ** DAMPING)
+    return lambda width: weight * (row.width / width - 1)
 
 
 def allocate(table: list[Sensitivity], cost: Cost, target: float, multiple: int) -> dict[str, int]:
@@ -50,7 +38,7 @@ def allocate(table: list[Sensitivity], cost: Cost, target: float, multiple: int)
         cost: predicted cost of widths; ``target`` is in its unit.
         multiple: widths are multiples of this; groups narrower than two multiples move by single channels.
     """
-    damage = {row.group: convex_damage(row.options) for row in table}
+    damage = {row.group: barrier_damage(row) for row in table}
     widths = {row.group: row.width for row in table}
     steps = {row.group: step_of(row.width, multiple) for row in table}
     now = cost(widths)

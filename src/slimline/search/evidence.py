@@ -153,7 +153,8 @@ class Evidence:
             )
         if budget.min_speedup is not None and best["speedup_vs_best_original_low"] < budget.min_speedup:
             missed.append(
-                f"The speed-up against the original in its best runtime is {best['speedup_vs_best_original']:.2f} (95 % interval from "
+                f"The speed-up against the original in its best runtime is "
+                f"{best['speedup_vs_best_original']:.2f} (95 % interval from "
                 f"{best['speedup_vs_best_original_low']:.2f}), not surely the {budget.min_speedup:g} asked for."
             )
         self.limits += missed
@@ -165,14 +166,17 @@ class Evidence:
             if certified.verdict is not Verdict.PASS:
                 more = f"; about {certified.needed} certify samples would decide" if certified.needed else ""
                 self.limits.append(
-                    f"Trial {number(certified.trial)} ({certified.trial.latency_ms:.3f} ms in {certified.trial.label}) did not pass: {certified.verdict}, "
-                    f"drop {100 * certified.drop.drop:.2f} points, at most {100 * certified.drop.upper:.2f} with 95 % confidence on "
+                    f"Trial {number(certified.trial)} ({certified.trial.latency_ms:.3f} ms in "
+                    f"{certified.trial.label}) did not pass: {certified.verdict}, "
+                    f"drop {100 * certified.drop.drop:.2f} points, at most {100 * certified.drop.upper:.2f} with "
+                    f"95 % confidence on "
                     f"{certified.drop.n} samples{more}."
                 )
         overhead = getattr(self.search.table and self.search.table.predict_ms, "overhead_ms", None)
         if overhead is not None and int8 is not None and best["macs"] < self.search.originals[0].macs:
             self.limits.append(
-                f"Of the {best['latency_ms']:.3f} ms, about {overhead:.3f} ms do not depend on the widths (fit over the measured "
+                f"Of the {best['latency_ms']:.3f} ms, about {overhead:.3f} ms do not depend on the widths (fit "
+                f"over the measured "
                 f"probes in {int8.label}): calls of operators, not arithmetic, bind from there on."
             )
 
@@ -207,11 +211,13 @@ class Evidence:
     def _sentence(self, best: dict[str, Any], fp32: str, met: bool) -> str:
         drop = self.best.drop
         gain = (
-            f"{best['speedup_vs_best_original']:.1f} times faster than the original in its best runtime ({fp32}, fp32) and "
+            f"{best['speedup_vs_best_original']:.1f} times faster than the original in its best runtime ({fp32}, "
+            f"fp32) and "
             f"{best['size_ratio']:.1f} times smaller"
         )
         loss = (
-            f"it loses {100 * drop.drop:.2f} points of {self.search.task.describe_score()}, at most {100 * drop.upper:.2f} with 95 % confidence "
+            f"it loses {100 * drop.drop:.2f} points of {self.search.task.describe_score()}, at most "
+            f"{100 * drop.upper:.2f} with 95 % confidence "
             f"on {drop.n} samples that the search never read"
         )
         allowed = f"{100 * self.budget.max_drop:g} points were allowed"
@@ -250,7 +256,8 @@ class Evidence:
         lines = "\n".join(f"- `{line}`" for line in trial.recipe) or "- nothing: the original network"
         card = (
             f"# {trial.precision} for {trial.label}\n\n{sentence}\n\nRecipe:\n\n{lines}\n\n"
-            f"{best['size_bytes']} bytes, {best['macs']} MACs, {best['latency_ms']:.4f} ms per call of batch {FINAL_RACE.batch} on "
+            f"{best['size_bytes']} bytes, {best['macs']} MACs, {best['latency_ms']:.4f} ms per call of batch "
+            f"{FINAL_RACE.batch} on "
             f"{machine()['cpu']} with {self.bench.threads} threads. Evidence: certificate.json, report.html.\n"
         )
         return write_bundle(self.search.settings.out / "best", self.search.settings.out / trial.artifact, trial, card)

@@ -100,6 +100,7 @@ def stored_source(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return Study.stored_fact(path, "source")
+        source: str | None = Study.stored_fact(path, "source")
+        return source
     except sqlite3.Error as error:
         raise SlimlineError(f"{path} cannot be read ({error}): copy the run's folder again.") from error

@@ -22,7 +22,8 @@ class Option:
 
     width: int
     damage: float
-    """Mean divergence from the original's answers on calibration samples: KL in nats for class scores, else relative squared error."""
+    """Mean divergence from the original's answers on calibration samples: KL in nats for class scores, else relative
+    squared error."""
 
 
 @dataclass(frozen=True)

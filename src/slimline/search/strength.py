@@ -22,14 +22,16 @@ from slimline.training.teacher import teacher_outputs
 from slimline.training.views import Views
 
 MOST_CANDIDATES = 3
-WEAKEST, STRONGEST = 0.6, 0.1
-"""The strength is searched between these shares of the int8 network's cost."""
-SHORT_SHARE = 0.13
+WEAKEST = 0.5
+"""The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost."""
+SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
-STILL_HOPEFUL = 1.6
-"""A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
+STILL_HOPEFUL = 1.0
+"""A candidate that lost at most this many times the budget in its short recovery is worth a full one: a full
+recovery brings
+back about half of it (benchmarks/results/recovery_length.json), and the verdict needs a margin for its uncertainty."""
 EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
 TRAINING_VIEWS = 3
@@ -75,7 +77,7 @@ class StrengthSearch:
         self.precision, seconds_per_epoch = self._training_speed()
         training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
         short = min(LONGEST_SHORT, training_time * SHORT_SHARE / seconds_per_epoch)
-        passing, failing = WEAKEST, STRONGEST
+        passing, failing = WEAKEST, self._strongest()
         for number in range(MOST_CANDIDATES):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
             if not self._time_for(number, reserve, deadline):
@@ -90,6 +92,16 @@ class StrengthSearch:
         hopeful = [c for c in self.made if c.drop <= STILL_HOPEFUL * self.budget.max_drop]
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
+
+    def _cost(self, widths: dict[str, int]) -> float:
+        return self.table.predict_ms(widths) if self.budget.minimize == "latency" else self.table.costs.bytes(widths)
+
+    def _strongest(self) -> float:
+        """Share of the cost that is left at an eighth of all channels."""
+        whole = self.table.whole
+        return min(
+            0.9 * WEAKEST, self._cost({g: self.table.narrowed(w, 0.125) for g, w in whole.items()}) / self._cost(whole)
+        )
 
     def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
         return self._decide(f"candidate {number}", lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
@@ -106,8 +118,7 @@ class StrengthSearch:
 
     def _candidate(self, strength: float, epochs: float) -> Candidate:
         whole = self.table.whole
-        cost = self.table.predict_ms if self.budget.minimize == "latency" else self.table.costs.bytes
-        widths = allocate(self.table.rows, cost, strength * cost(whole), self.table.multiple)
+        widths = allocate(self.table.rows, self._cost, strength * self._cost(whole), self.table.multiple)
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from slimline.methods.prune.channels import IMPORTANCES, PruneChannels
+from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, snapped_width
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.axes import axis_groups
 from slimline.network.network import Network
 from slimline.search.bench import Bench
-from slimline.search.latency_model import LatencyModel, fit
+from slimline.search.latency_model import fit
 from slimline.search.sensitivity import CostModel, Option, Sensitivity, options
 from slimline.search.study import Trial
 from slimline.task import Samples, Task
@@ -58,33 +58,40 @@ class SensitivityTable:
         return rows
 
     def time_groups(self, int8: Trial, quantize: QuantizeStatic) -> None:
-        """Halve the most expensive groups, one at a time, measure each in the runtime, and fit the latency model."""
+        """Measure narrowed networks in the runtime and fit the latency model.
+
+        The most expensive groups are halved one at a time; a quarter and an eighth of all channels tell what is left
+        when arithmetic no longer counts.
+        """
         assert int8.latency_ms is not None
         whole = self.whole
-        measured: list[tuple[Widths, float]] = []
-        halves = self._halves()
+        halves: list[Widths] = [{group: whole[group] // 2} for group in self._most_expensive()]
+        shares: list[Widths] = [{g: self.narrowed(w, share) for g, w in whole.items()} for share in (0.25, 0.125)]
         trials = []
-        for done, (group, width) in enumerate(halves.items()):
-            prune = PruneChannels(keep=1.0, widths={group: width}, importance="l1")
+        for done, widths in enumerate([*halves, *shares]):
+            prune = PruneChannels(keep=1.0, widths=widths, importance="l1")
             recipe = Recipe([prune, FoldBatchNorm(), replace(quantize, samples=PROBE_SAMPLES)])
             trial = self.bench.trial("probe", recipe, int8.place, scored=False)
-            self.bench.drop_trial(trial, f"a probe of the milliseconds of {group}; not recovered")
+            self.bench.drop_trial(trial, "a probe of milliseconds; not recovered")
             trials.append(trial)
-            self.bench.listener.step(done + 1, len(halves), f"milliseconds of {group}")
-        if trials:
-            self.bench.time([int8, *trials])
+            self.bench.listener.step(done + 1, len(halves) + len(shares), "probes of milliseconds")
+        self.bench.time([int8, *trials])
+        milliseconds = [t.latency_ms for t in trials if t.latency_ms is not None]
+        measured = [({**whole, **widths}, ms) for widths, ms in zip([*halves, *shares], milliseconds, strict=True)]
+        self.predict_ms = fit(self.costs, [(whole, int8.latency_ms), *measured])
         saved = {}
-        for trial, (group, width) in zip(trials, halves.items(), strict=True):
-            assert trial.latency_ms is not None
-            measured.append(({**whole, group: width}, trial.latency_ms))
-            saved[group] = (int8.latency_ms - trial.latency_ms) / (whole[group] - width)
-        model: LatencyModel = fit(self.costs, [(whole, int8.latency_ms), *measured])
-        self.predict_ms = model
+        for half, ms in zip(halves, milliseconds, strict=False):
+            ((group, width),) = half.items()
+            saved[group] = (int8.latency_ms - ms) / (whole[group] - width)
         self.rows = [replace(row, ms_per_channel=saved.get(row.group)) for row in self.rows]
 
-    def _halves(self) -> Widths:
+    def narrowed(self, width: int, share: float) -> int:
+        """A share of a width in multiples that the runtime likes, at least one of them where there is one."""
+        return snapped_width(width, share, self.multiple)
+
+    def _most_expensive(self) -> list[str]:
+        """Groups whose halving saves the most MACs."""
         whole = self.whole
         macs = self.costs.macs(whole)
         saving = {g: macs - self.costs.macs({**whole, g: w // 2}) for g, w in whole.items() if w >= 2}
-        chosen = sorted(saving, key=lambda g: -saving[g])[:MOST_TIMED_GROUPS]
-        return {g: whole[g] // 2 for g in chosen}
+        return sorted(saving, key=lambda g: -saving[g])[:MOST_TIMED_GROUPS]

@@ -3,6 +3,8 @@
 import difflib
 import importlib.util
 import sys
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +49,8 @@ def read_source(source: nn.Module | Network | Path | str, task: Task | None = No
         return Job(container.load(path), task)
     if path.suffix in LATER:
         raise SlimlineError(
-            f"{path}: {LATER[path.suffix]} files are not read yet; give a JOB.py with model() and task(), or a .slim file."
+            f"{path}: {LATER[path.suffix]} files are not read yet; give a JOB.py with model() and task(), or a "
+            f".slim file."
         )
     raise SlimlineError(f"{path} is not a source: give a JOB.py with model() and task(), or a .slim file.")
 
@@ -120,7 +123,7 @@ def _call(path: Path, module: ModuleType, name: str) -> Any:
 def _line_in(path: Path, error: BaseException) -> str:
     trace, line = error.__traceback__, None
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == path:
+        if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" (line {line})" if line else ""
@@ -137,7 +140,7 @@ def read_data(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise SlimlineError(
             f"{path} is not a readable .npz of plain arrays ({error}): write it with numpy.savez."
         ) from error

@@ -42,7 +42,9 @@ def first_samples(source: Any, names: list[str]) -> dict[str, Tensor]:
     """Example inputs by name from whatever the task was given."""
     if isinstance(source, Samples):
         source = source.inputs
-    elif not isinstance(source, (tuple, Mapping)):
+    elif isinstance(source, tuple):
+        source = source[: len(source) - 1] if len(source) == 2 else source  # (inputs, labels)
+    elif not isinstance(source, Mapping):
         batch = next(iter(source), None) if isinstance(source, Iterable) else None
         if batch is None:
             raise SlimlineError("The validate loader is empty: it has to yield at least one batch.")
@@ -54,5 +56,10 @@ def first_samples(source: Any, names: list[str]) -> dict[str, Tensor]:
         chosen = [source[n] for n in names]
     else:
         chosen = list(source) if isinstance(source, (tuple, list)) else [source]
+    if len(chosen) < len(names):
+        raise SlimlineError(
+            f"forward() needs the inputs {', '.join(names)} but the data has {len(chosen)}: give a dict of "
+            f"arrays by name."
+        )
     tensors = [x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in chosen[: len(names)]]
     return {name: x[:EXAMPLES].clone() for name, x in zip(names, tensors, strict=True)}

@@ -119,6 +119,7 @@ def _step(network: Network, batch: Batch, loss: Loss, precision: str) -> float:
 
 
 def channels_last(x: Tensor) -> Tensor:
+    """An image batch with its channels innermost in memory; other tensors as they are."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 

@@ -1,11 +1,13 @@
 """Distillation: the network learns to answer as the original does, with or without labels.
 
 Hinton, Vinyals, Dean (2015). Distilling the Knowledge in a Neural Network. arXiv:1503.02531, section 2.
-Finite views of every sample: Beyer et al. (2022), Knowledge distillation: A good teacher is patient and consistent, arXiv:2106.05237.
+Finite views of every sample: Beyer et al. (2022), Knowledge distillation: A good teacher is patient and consistent,
+arXiv:2106.05237.
 
     L = (1 - a) T^2 KL( softmax(teacher / T) || softmax(student / T) ) + a CE(student, label)
 
-Ours differs: the teacher sees exactly the view that the student sees, but each of finitely many views is answered only once and kept. Outputs
+Ours differs: the teacher sees exactly the view that the student sees, but each of finitely many views is answered
+only once and kept. Outputs
 that are not class scores are matched by their mean squared error, in units of the teacher's variance.
 Helps: repairs what pruning broke, from the original alone.  Does not: exceed what the smaller network can hold.
 """
@@ -57,7 +59,7 @@ class Distill(Method):
     label_weight: float = param(0.0, low=0.0, high=1.0, doc="a: share of the loss that comes from labels")
     views: int = param(1, low=1, high=64, doc="views of every sample; more than one needs Task(augment='image')")
     precision: str = param("fp32", choices=("fp32", "bf16"), doc="precision of convolutions and products")
-    seed: int = param(0, low=0, doc="order of the samples and choice of views")
+    seed: int = param(0, low=0, doc="order of the samples and which view of each is taken")
 
     needs = frozenset({"data", "float weights"})
     cites = ("hinton2015distilling", "beyer2022patient")
@@ -69,7 +71,7 @@ class Distill(Method):
             raise SlimlineError(
                 "Distill needs the original network: apply it in a Recipe, or pass task.with_original(network)."
             )
-        views = Views(samples.tensors(), self.views if task.augment else 1, self.seed)
+        views = Views(samples.tensors(), self.views if task.augment else 1)
         targets = TEACHER.answers(task.original, samples, views, self.precision, progress)
         steps = max(1, round(self.epochs * len(samples) / self.batch))
         plan = Plan(steps, self.learning_rate, precision=self.precision)

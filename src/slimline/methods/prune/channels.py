@@ -74,7 +74,8 @@ class PruneChannels(Method):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 raise SlimlineError(
-                    f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: {', '.join(known)}."
+                    f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: "
+                    f"{', '.join(known)}."
                 )
             if not 1 <= width <= known[name]:
                 raise SlimlineError(

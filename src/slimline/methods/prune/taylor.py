@@ -1,10 +1,12 @@
 """Taylor importance: how much the loss would change, to first order, if a channel were zero.
 
-Molchanov, Mallya, Tyree, Frosio, Kautz (2019). Importance Estimation for Neural Network Pruning. arXiv:1906.10771, equation 8.
+Molchanov, Mallya, Tyree, Frosio, Kautz (2019). Importance Estimation for Neural Network Pruning. arXiv:1906.10771,
+equation 8.
 
     importance(c) = sum over batches of ( sum over the weights w of channel c of  w * dL/dw ) ^ 2
 
-Ours differs: the sum runs over all producers of the channel's group, and over batch-norm scale and shift as well. Labels are
+Ours differs: the sum runs over all producers of the channel's group, and over batch-norm scale and shift as well.
+Labels are
 drawn from the network's own output distribution when there are none, which makes it the Fisher information.
 Helps: ranks coupled channels by their effect on the output.  Does not: hold far from the trained weights.
 """

@@ -1,7 +1,9 @@
 """Static int8 quantisation: integers for weights and activations, ranges fixed from calibration samples.
 
-Jacob et al. (2018). Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference. arXiv:1712.05877.
-Per-channel weights and percentile ranges: Wu et al. (2020), Integer Quantization for Deep Learning Inference, arXiv:2004.09602.
+Jacob et al. (2018). Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference.
+arXiv:1712.05877.
+Per-channel weights and percentile ranges: Wu et al. (2020), Integer Quantization for Deep Learning Inference,
+arXiv:2004.09602.
 
     q = clamp(round(x / s) + z)        weights: symmetric, one s per output channel, z = 0
                                        activations: one s and z per tensor        bias: int32 with s = s_x s_w
@@ -32,7 +34,8 @@ BATCH = 64
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
 ABSORBED = ("aten.relu", "aten.relu6")
-"""Runtimes make these part of the operator before them; max pooling runs on integers only without a pair of its own before it."""
+"""Runtimes make these part of the operator before them; max pooling runs on integers only without a pair of its own
+before it."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
 
 
@@ -116,7 +119,8 @@ def activations_of(node: Node) -> list[Node]:
 
 
 def results_of(node: Node) -> list[Node]:
-    """The value behind which a pair has to stand for the operator to run on integers: its own, or that of the relu it feeds.
+    """The value behind which a pair has to stand for the operator to run on integers: its own, or that of the relu
+    it feeds.
 
     A linear layer may leave its result in floating point, and so may what the network returns.
     """
