@@ -76,6 +76,7 @@ def patterns(count: int, seed: int, noise: float = 0.6) -> tuple[NDArray[np.floa
 
 @functools.cache
 def _trained() -> Network:
+    torch.set_num_threads(1)  # a second thread costs a network of this size more than it brings
     torch.manual_seed(0)
     model = Toy().train()
     images, labels = patterns(1024, seed=1)

@@ -4,8 +4,9 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from slimline.errors import SlimlineError
@@ -53,6 +54,13 @@ class Method(ABC):
             value, limits = getattr(self, f.name), f.metadata
             if "low" not in limits:
                 continue
+            default = _default(f)
+            wanted = _kind_needed(default, value)
+            if wanted:
+                raise SlimlineError(f"{type(self).__name__}({f.name}={value!r}) is not {wanted}.")
+            if isinstance(default, (int, float, tuple)):  # YAML knows no tuples and no numbers of numpy
+                value = type(default)(value)
+                object.__setattr__(self, f.name, value)
             if limits["choices"] and value not in limits["choices"]:
                 raise SlimlineError(
                     f"{type(self).__name__}({f.name}={value!r}): use one of {', '.join(map(repr, limits['choices']))}."
@@ -75,15 +83,30 @@ class Method(ABC):
         """Hyperparameters that differ from their defaults, for a short and complete recipe."""
         found = {}
         for f in fields(self):
-            made = f.default_factory
-            default = made() if made is not MISSING else f.default
-            if getattr(self, f.name) != default:
+            if getattr(self, f.name) != _default(f):
                 found[f.name] = getattr(self, f.name)
         return found
 
     def line(self) -> str:
         """One line for reports: ``PruneChannels(keep=0.5)``."""
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.changed_fields().items())})"
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default_factory() if f.default_factory is not MISSING else f.default
+
+
+def _kind_needed(default: Any, value: Any) -> str:
+    """What a hyperparameter with this default has to be, when the value is something else; else nothing."""
+    if isinstance(default, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return "a number"
+        return "a whole number" if isinstance(default, int) and not isinstance(value, Integral) else ""
+    if isinstance(default, dict):
+        return "" if isinstance(value, Mapping) else "a mapping"
+    if isinstance(default, tuple):
+        return "" if isinstance(value, (list, tuple)) else "a list"
+    return ""
 
 
 REGISTRY: dict[str, type[Method]] = {}

@@ -28,9 +28,15 @@ class Recipe:
         """Apply every method in turn; the network given stays as it is and is the teacher of recovery.
 
         Raises:
-            SlimlineError: a method cannot follow what an earlier one left.
+            SlimlineError: a method cannot follow what an earlier one left, or what was done to the network before.
         """
         self.check_order()
+        needy = next((m for m in self.methods if "float weights" in m.needs), None)
+        if needy is not None and _is_quantised(network):
+            raise SlimlineError(
+                f"{type(needy).__name__} needs float weights, but the network is quantised already: "
+                "start from the network as it was trained."
+            )
         task = task.with_original(network) if task is not None and task.original is None else task
         changed: list[str] = []
         skipped: dict[str, str] = {}
@@ -82,6 +88,10 @@ class Recipe:
         if not isinstance(items, list):
             raise SlimlineError("A recipe is a YAML list of methods, such as '- PruneChannels: {keep: 0.5}'.")
         return Recipe([_method(item) for item in items])
+
+
+def _is_quantised(network: Network) -> bool:
+    return any(str(node.target).startswith("quantized_decomposed") for node in network.module.graph.nodes)
 
 
 def _method(item: Any) -> Method:

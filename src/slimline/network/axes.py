@@ -152,18 +152,24 @@ def axis_groups(network: Network) -> AxisGroups:
                     places.setdefault(root, {}).setdefault((weight, axis), []).append(position)
     by_signature: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for root, where in places.items():
-        by_signature.setdefault(tuple(where), []).append(root)
-    groups = [_group(signature, roots, places) for signature, roots in by_signature.items()]
+        weight, axis = next(iter(where))
+        if len(where) > 1 or len(walk.weight_axes[weight][axis] or ()) > 1:  # else it is only ever repeated
+            by_signature.setdefault(tuple(where), []).append(root)
+    groups = [_group(walk, signature, roots, places) for signature, roots in by_signature.items()]
     order = {w: i for i, w in enumerate(walk.weight_axes)}
     groups.sort(key=lambda g: order[g.weights[0]])
     return AxisGroups(_unique_names(groups), frozen, walk)
 
 
 def _group(
-    signature: tuple[tuple[str, int], ...], roots: list[int], places: dict[int, dict[tuple[str, int], list[int]]]
+    walk: Propagation,
+    signature: tuple[tuple[str, int], ...],
+    roots: list[int],
+    places: dict[int, dict[tuple[str, int], list[int]]],
 ) -> Group:
-    first = min(signature, key=lambda s: places[roots[0]][s] is None)[0]
-    producers = [name for name, axis in signature if axis == 0 and name.endswith("weight")] or [first]
+    written = [name for name, axis in signature if axis == 0 and name.endswith("weight")]
+    layers = [name for name in written if len(walk.weight_axes[name]) > 1]  # without norms, whose weight has one axis
+    producers = layers or written or [signature[0][0]]
     roots = sorted(roots, key=lambda r: places[r][signature[0]])
     slices = {s: [np.array(places[r][s]) for r in roots] for s in signature}
     return Group(producers[0].rpartition(".")[0] or producers[0], len(roots), slices, np.array(roots))

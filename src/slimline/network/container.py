@@ -83,9 +83,11 @@ def load(path: Path) -> Network:
     try:
         parts = _read_parts(path)
         head = json.loads(parts["network.json"])
-        for name, digest in head["sha256"].items():
-            if hashlib.sha256(parts[name]).hexdigest() != digest:
-                raise SlimlineError(f"{path} is damaged: the checksum of its {name} does not match; copy it again.")
+        if head["version"] != VERSION:
+            raise SlimlineError(f"it has version {head['version']!r} and this slimline reads version {VERSION}.")
+        digests = {name: hashlib.sha256(parts[name]).hexdigest() for name in PARTS[1:]}
+        if head["sha256"] != digests:
+            raise SlimlineError("its checksums do not match its content: it is damaged, copy it again.")
         tensors = load_tensors(parts["weights.safetensors"])
         module = _decode_graph(json.loads(parts["graph.json"]), tensors, set(head["parameters"]))
         examples = {str(name): tensors[f"input:{name}"] for name in head["inputs"]}

@@ -75,8 +75,7 @@ def convolution(walk: Propagation, node: Node) -> Axes:
     groups = _argument(node, 6, "groups", 1)
     w[2:] = [None] * (len(w) - 2)  # the extent of the kernel holds no channels
     inputs, outputs = x[1], w[0]
-    if outputs is None:
-        walk.freeze([inputs, *bias], f"meets a computed weight in {_name(node)}")
+    if _weight_is_computed(walk, node) or outputs is None:
         return [None] * len(w)
     if bias:
         _tie(walk, bias[0], outputs, f"meets a computed bias in {_name(node)}")
@@ -95,6 +94,15 @@ def convolution(walk: Propagation, node: Node) -> Axes:
     return [None, outputs, *[None] * (len(w) - 2)]
 
 
+def _weight_is_computed(walk: Propagation, node: Node) -> bool:
+    """Freezes what a layer reads when its weight carries no ids: a quantised one, or one that is normalised first."""
+    x, w, bias = (walk.of(_argument(node, i, name)) for i, name in enumerate(("input", "weight", "bias")))
+    if w[0] is not None:
+        return False
+    walk.freeze([*x, *w, *bias], f"meets a computed weight in {_name(node)}")
+    return True
+
+
 def _set_groups(node: Node, groups: int) -> None:
     if len(node.args) > 6:
         node.update_arg(6, groups)
@@ -108,12 +116,14 @@ def transposed_convolution(walk: Propagation, node: Node) -> Axes:
     x, w = walk.of(node.args[0]), walk.of(node.args[1])
     bias = walk.of(_argument(node, 2, "bias"))
     w[2:] = [None, None]
+    if _weight_is_computed(walk, node):
+        return [None] * len(w)
     if _argument(node, 6, "groups", 1) != 1:
         walk.freeze([x[1], *w, *bias], "belongs to a grouped transposed convolution")
     else:
         _tie(walk, x[1], w[0], "reads the network's input")
         if bias:
-            _tie(walk, bias[0], w[1], "")
+            _tie(walk, bias[0], w[1], f"meets a computed bias in {_name(node)}")
     return [None, w[1], None, None]
 
 
@@ -122,9 +132,11 @@ def linear(walk: Propagation, node: Node) -> Axes:
     """The last axis of the input is the weight's axis 1; the weight's axis 0 is the last axis of the result."""
     x, w = walk.of(node.args[0]), walk.of(node.args[1])
     bias = walk.of(_argument(node, 2, "bias"))
+    if _weight_is_computed(walk, node):
+        return [*x[:-1], None]
     _tie(walk, x[-1], w[1], "reads the network's input")
     if bias:
-        _tie(walk, bias[0], w[0], "")
+        _tie(walk, bias[0], w[0], f"meets a computed bias in {_name(node)}")
     return [*x[:-1], w[0]]
 
 

@@ -1,9 +1,13 @@
 """From a torch module to a `Network`, through `torch.export`."""
 
+import contextlib
 import inspect
+import io
+import logging
+import operator
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 from slimline.errors import SlimlineError
 from slimline.network.network import Network, get_tensor
 
+NOISY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export._trace")
 LEAST_BATCH = 2  # torch.export treats a batch of 0 or 1 as a constant
 
 
@@ -28,6 +33,7 @@ def trace(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) ->
         SlimlineError: the module cannot be traced; the sentence names the line of the user's code.
     """
     names = _input_names(module, inputs)
+    _check_call(module, inputs)
     values = tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
     examples = {name: _at_least_two(value) for name, value in zip(names, values, strict=True)}
     training = {m: m.training for m in module.modules()}
@@ -39,6 +45,8 @@ def trace(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) ->
             m.training = mode
     graph_module = _plain(exported.module(check_guards=False))
     outputs = next(n for n in graph_module.graph.nodes if n.op == "output").args[0]
+    if not outputs or not all(isinstance(output, Node) for output in outputs):
+        raise SlimlineError(f"{type(module).__name__} returns something that is no tensor: return tensors only.")
     output_names = ("output",) if len(outputs) == 1 else tuple(f"output_{i}" for i in range(len(outputs)))
     return Network(graph_module, examples, output_names, [f"traced from {type(module).__name__}"]).verify()
 
@@ -56,7 +64,20 @@ def _input_names(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tens
     return [f"input_{i}" for i in range(len(inputs))]
 
 
+def _check_call(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> None:
+    signature = inspect.signature(module.forward)
+    named = isinstance(inputs, Mapping) and all(p.kind is not p.VAR_POSITIONAL for p in signature.parameters.values())
+    try:
+        signature.bind(**inputs) if named else signature.bind(*inputs)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise SlimlineError(
+            f"{type(module).__name__}.forward{signature} cannot take the example inputs: {error}."
+        ) from error
+
+
 def _at_least_two(example: Tensor) -> Tensor:
+    if not isinstance(example, Tensor):
+        raise SlimlineError(f"An example input is a {type(example).__name__}: give a torch tensor.")
     if example.ndim == 0 or len(example) == 0:
         raise SlimlineError("An example input has no samples: give at least one sample, batch axis first.")
     return example if len(example) >= LEAST_BATCH else torch.cat([example] * LEAST_BATCH)
@@ -68,15 +89,31 @@ def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.E
     batch = {0: torch.export.Dim.DYNAMIC}
     shapes: Any = {name: batch for name in examples} if by_name else tuple(batch for _ in examples)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward or the tracer raises becomes one sentence
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if reason.startswith("Constraints violated"):  # the batch is the only free size
+            reason = "it works for one batch size only, as x.view(2, -1) does."
         raise SlimlineError(
             f"{type(module).__name__} cannot be traced by torch.export{_user_line(error)}: {reason} "
             "Rewrite that line with tensor operations whose shapes do not depend on values or on a fixed batch size."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the graphs and tracebacks that torch.export prints before it raises."""
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _user_line(error: BaseException) -> str:
@@ -148,7 +185,34 @@ def _functionalise(graph: Graph) -> None:
             raise SlimlineError(f"The in-place operator {node.target} has no functional form: write it without '_'.")
         source = node.args[0]
         assert isinstance(source, Node)
+        others = _same_memory(source) - {source, node}
+        if any(order.get(user, 0) > order[node] for other in others for user in other.users):
+            raise SlimlineError(
+                f"The in-place operator {node.target} writes into a view of a tensor that is read later: "
+                "write it without changing a tensor in place (torch.where, torch.cat, or x = x * mask)."
+            )
         later = [user for user in source.users if order.get(user, 0) > order[node]]
         for user in later:
             user.replace_input_with(source, node)
         node.target = target
+
+
+def _same_memory(node: Node) -> set[Node]:
+    """Every value that may share memory with a node's: views of it, what it is a view of, and views of that."""
+    found, waiting = set(), [node]
+    while waiting:
+        value = waiting.pop()
+        if value in found:
+            continue
+        found.add(value)
+        if _is_view(value):
+            waiting += value.all_input_nodes[:1]
+        waiting += [user for user in value.users if _is_view(user) and user.all_input_nodes[:1] == [value]]
+    return found
+
+
+def _is_view(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.target is operator.getitem  # of the views that chunk and split return
+    marks = [result.alias_info for result in node.target._schema.returns]
+    return any(mark is not None and not mark.is_write for mark in marks)

@@ -45,7 +45,7 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     file_format = "onnx"
     package = "onnxruntime"
-    facts = Facts(quantized_ops=QUANTIZED_OPS)
+    facts = Facts(quantized_ops=QUANTIZED_OPS, channel_multiple=16)
 
     def missing(self) -> str | None:
         """None when onnxruntime can be imported."""

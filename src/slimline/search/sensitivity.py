@@ -12,8 +12,8 @@ from slimline.network.cost import Layer, layers
 from slimline.network.network import Network
 from slimline.task import Samples
 
-KEPT_SHARES = (0.75, 0.5, 0.25, 0.125)
-DAMAGE_SAMPLES = 256
+KEPT_SHARES = (0.75, 0.5, 0.25)
+DAMAGE_SAMPLES = 128
 
 
 @dataclass(frozen=True)

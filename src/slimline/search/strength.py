@@ -21,17 +21,15 @@ from slimline.training.recover import faster_precision
 from slimline.training.teacher import teacher_outputs
 from slimline.training.views import Views
 
-MOST_CANDIDATES = 3
-WEAKEST = 0.5
+MOST_CANDIDATES = 2
+WEAKEST = 0.4
 """The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost."""
-SHORT_SHARE = 0.1
-"""Share of the time for training that one short recovery takes."""
+SHORT_SHARE = 0.08
+"""Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
-STILL_HOPEFUL = 1.0
-"""A candidate that lost at most this many times the budget in its short recovery is worth a full one: a full
-recovery brings
-back about half of it (benchmarks/results/recovery_length.json), and the verdict needs a margin for its uncertainty."""
+STILL_HOPEFUL = 1.5
+"""A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
 EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
 TRAINING_VIEWS = 3
@@ -76,13 +74,13 @@ class StrengthSearch:
         """
         self.precision, seconds_per_epoch = self._training_speed()
         training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
-        short = min(LONGEST_SHORT, training_time * SHORT_SHARE / seconds_per_epoch)
+        short_seconds = training_time * SHORT_SHARE
         passing, failing = WEAKEST, self._strongest()
         for number in range(MOST_CANDIDATES):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
             if not self._time_for(number, reserve, deadline):
                 break
-            candidate = self._candidate((passing * failing) ** 0.5, short)
+            candidate = self._candidate((passing * failing) ** 0.5, short_seconds, seconds_per_epoch)
             self.made.append(candidate)
             if candidate.drop <= STILL_HOPEFUL * self.budget.max_drop:
                 passing = candidate.strength
@@ -92,6 +90,8 @@ class StrengthSearch:
         hopeful = [c for c in self.made if c.drop <= STILL_HOPEFUL * self.budget.max_drop]
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
+        elif self.made:
+            self._finish(max(self.made, key=lambda c: c.strength), deadline)
 
     def _cost(self, widths: dict[str, int]) -> float:
         return self.table.predict_ms(widths) if self.budget.minimize == "latency" else self.table.costs.bytes(widths)
@@ -104,6 +104,7 @@ class StrengthSearch:
         )
 
     def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
+        """Whether another candidate fits before the full recovery."""
         return self._decide(f"candidate {number}", lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
 
     def _finish(self, chosen: Candidate, deadline: float) -> None:
@@ -116,9 +117,12 @@ class StrengthSearch:
             self.made.append(self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill]))
             self.bench.drop_trial(chosen.trial, f"carried on as {self.made[-1].trial.id} with a longer recovery")
 
-    def _candidate(self, strength: float, epochs: float) -> Candidate:
-        whole = self.table.whole
+    def _candidate(self, strength: float, seconds: float, quarter_seconds_per_epoch: float) -> Candidate:
+        """Widths for a strength, recovered for about ``seconds``; a step takes time in proportion to the MACs."""
+        whole, costs = self.table.whole, self.table.costs
         widths = allocate(self.table.rows, self._cost, strength * self._cost(whole), self.table.multiple)
+        quarter = costs.macs({g: self.table.narrowed(w, 0.25) for g, w in whole.items()})
+        epochs = min(LONGEST_SHORT, seconds / (quarter_seconds_per_epoch * costs.macs(widths) / quarter))
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )

@@ -13,6 +13,7 @@ Helps: latency and size in every runtime, almost one to one.  Does not: without 
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ IMPORTANCES: dict[str, Importance] = {"l1": l1_importance, "taylor": taylor_impo
 
 
 def snapped_width(width: int, keep: float, multiple: int) -> int:
-    """Channels to keep of ``width``: the nearest multiple, at least one multiple, at most all."""
-    return min(width, max(min(multiple, width), round(width * keep / multiple) * multiple))
+    """Channels to keep of ``width``: the nearest multiple, at least one multiple; all of them when ``keep`` is 1."""
+    return width if keep == 1 else min(width, max(min(multiple, width), round(width * keep / multiple) * multiple))
 
 
 def strongest(importance: NDArray[np.float64], width: int) -> NDArray[np.int64]:
@@ -77,7 +78,7 @@ class PruneChannels(Method):
                     f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: "
                     f"{', '.join(known)}."
                 )
-            if not 1 <= width <= known[name]:
+            if not isinstance(width, Integral) or not 1 <= width <= known[name]:
                 raise SlimlineError(
                     f"Group {name} has {known[name]} channels, {width} cannot be kept: choose 1 to {known[name]}."
                 )

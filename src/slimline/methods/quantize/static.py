@@ -94,11 +94,10 @@ class QuantizeStatic(Method):
                 node.replace_input_with(value, pairs.after(value, scale, zero_point, fmt))
             if op_name(node) in WEIGHTED:
                 _quantize_weight_(result, node, scales[0], int_format(self.weight))
-        for value in sorted(results - set(pairs.made), key=lambda v: v.name):
-            readers = list(value.users)
+        for value in sorted(results, key=lambda v: v.name):
             scale, zero_point = affine_parameters(*ranges[value.name].bounds(self.observer, self.percentile), fmt)
             pair = pairs.after(value, scale, zero_point, fmt)
-            for reader in readers:
+            for reader in [r for r in value.users if r is not pair.args[0]]:
                 reader.replace_input_with(value, pair)
         skipped = {n.name: "; ".join(r) for n, r in reasons.items() if r}
         return Outcome(result.tidy_(), [n.name for n in chosen], skipped)

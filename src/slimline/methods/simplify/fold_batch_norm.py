@@ -19,7 +19,10 @@ from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
 
 aten = torch.ops.aten
-FOLDS_INTO = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default)
+FOLDS_INTO = (
+    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default,
+    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
+)  # fmt: skip
 
 
 def folded(

@@ -1,0 +1,40 @@
+import torch
+from torch import nn
+
+from slimline.network.surgery import set_weight, unused_name
+from tests.network.networks import network_of, samples
+
+
+def test_a_stored_weight_is_what_the_graph_reads() -> None:
+    network = network_of("plain adds")
+    set_weight(network, "head.weight", torch.zeros(5, 12))
+    set_weight(network, "head.bias", torch.arange(5.0))
+    output = network.run({"x": samples("plain adds", 3)})[0]
+    assert torch.equal(output, torch.arange(5.0).expand(3, 5))
+
+
+def test_floating_point_weights_are_trainable_unless_told_otherwise() -> None:
+    network = network_of("plain adds")
+    set_weight(network, "head.weight", torch.ones(5, 12))
+    assert isinstance(network.weights()["head.weight"], nn.Parameter)
+    set_weight(network, "head.weight", torch.ones(5, 12), trainable=False)
+    assert not isinstance(network.weights()["head.weight"], nn.Parameter)
+    assert "head.weight" not in dict(network.module.named_parameters())
+    set_weight(network, "new.place.integers", torch.ones(3, dtype=torch.int8))
+    assert dict(network.module.named_buffers())["new.place.integers"].dtype == torch.int8
+
+
+def test_the_network_does_not_share_the_tensor_it_was_given() -> None:
+    network, value = network_of("plain adds"), torch.ones(5, 12)
+    set_weight(network, "head.weight", value)
+    value.zero_()
+    assert network.weights()["head.weight"].min() == 1
+
+
+def test_unused_names() -> None:
+    network = network_of("plain adds")
+    assert unused_name(network, "stem.bias") == "stem.bias"
+    assert unused_name(network, "stem.weight") == "stem.weight_2"
+    set_weight(network, "stem.weight_2", torch.ones(1))  # stored, though the graph does not read it yet
+    assert unused_name(network, "stem.weight") == "stem.weight_3"
+    assert unused_name(network, "stem_norm.running_mean") == "stem_norm.running_mean_2"
