@@ -1,4 +1,4 @@
-"""The main job on the bundled network and data, as `make demo` runs it, and what its whole process tree needed of memory.
+"""The main job on the bundled network and data, as `make demo` runs it, and the memory of its whole process tree.
 
 python benchmarks/demo.py [RUN_DIR]     (default runs/benchmark-demo; the folder must not hold a study yet)
 """
@@ -15,7 +15,8 @@ from record import write
 FIELDS = (
     "speedup", "speedup_low", "speedup_high", "speedup_vs_best_original", "speedup_vs_best_original_low",
     "speedup_vs_best_original_high", "speedup_vs_int8_only", "speedup_vs_int8_only_low", "speedup_vs_int8_only_high",
-    "size_ratio", "size_bytes", "drop", "drop_upper", "drop_lower", "latency_ms", "runtime", "recipe", "macs", "parameters",
+    "size_ratio", "size_bytes", "drop", "drop_upper", "drop_lower", "latency_ms", "runtime", "recipe", "macs",
+    "parameters",
 )  # fmt: skip
 WATCH_SECONDS = 0.2
 

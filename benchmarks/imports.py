@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+
 from record import write
 
 REPEATS = 9
@@ -21,7 +22,8 @@ def main() -> None:
     rows = []
     for repeat in range(REPEATS):
         for what, load in LOADS.items():
-            output = subprocess.run([sys.executable, "-c", CODE.format(load)], capture_output=True, text=True, check=True)
+            command = [sys.executable, "-c", CODE.format(load)]
+            output = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append({"what": what, "repeat": repeat, "seconds": float(output.stdout)})
     summary = {}
     for what, key in zip(LOADS, ("import_seconds", "all_names_seconds"), strict=True):

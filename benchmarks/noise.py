@@ -1,6 +1,7 @@
 """What the latency measurement can see: an A/A pair, and a copy of the same network that does 5 % more work.
 
-The slow copy really waits, inside the timed call, for a twentieth of the time the call took (benchmarks/slow_worker.py).
+The slow copy really waits, inside the timed call, for a twentieth of the time the call took
+(benchmarks/slow_worker.py).
 """
 
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from record import write
 
+from record import write
 from slimline.demo.job import HERE, task
 from slimline.measure.latency import RacePlan, race
 from slimline.measure.machine import usable_cores
@@ -45,7 +46,13 @@ def main() -> None:
 
                 ratio = race(pair, inputs, PLAN, usable_cores(), open_process=open_process).ratio("b", "a")
                 rows.append(
-                    {"repeat": repeat, "slower": SLOWER if slowed else 0.0, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+                    {
+                        "repeat": repeat,
+                        "slower": SLOWER if slowed else 0.0,
+                        "ratio": ratio.value,
+                        "low": ratio.low,
+                        "high": ratio.high,
+                    }
                 )
                 print(rows[-1])
     same = [r for r in rows if r["slower"] == 0.0]

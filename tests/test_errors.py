@@ -30,7 +30,8 @@ def test_there_is_one_exception_class() -> None:
         (path.name, node.name)
         for path, tree in sources()
         for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and any("Error" in ast.unparse(b) or "Exception" in ast.unparse(b) for b in node.bases)
+        if isinstance(node, ast.ClassDef)
+        and any("Error" in ast.unparse(b) or "Exception" in ast.unparse(b) for b in node.bases)
     ]
     assert names == [("errors.py", "SlimlineError")]
 

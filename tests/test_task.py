@@ -141,7 +141,9 @@ def test_what_can_be_read_only_once_is_refused(what: str) -> None:
 
 
 def test_settings_are_checked_when_the_task_is_made() -> None:
-    with pytest.raises(SlimlineError, match=r"Task\(score='acuracy'\) is unknown: use accuracy, agreement or a function"):
+    with pytest.raises(
+        SlimlineError, match=r"Task\(score='acuracy'\) is unknown: use accuracy, agreement or a function"
+    ):
         Task(validate=(X, Y), score="acuracy")
     with pytest.raises(SlimlineError, match=r"Task\(augment='audio'\) is unknown"):
         Task(validate=(X, Y), augment="audio")
@@ -159,7 +161,9 @@ def test_splits_never_overlap_and_lose_nothing(count: int, seed: int) -> None:
     """By the content of the samples, not by their index."""
     x, y = arrays(count, seed=1)
     splits = Task(validate=(x, y)).read(["x"]).splits(seed)
-    train, calibrate, search, certify = (contents(s) for s in (splits.train, splits.calibrate, splits.search, splits.certify))
+    train, calibrate, search, certify = (
+        contents(s) for s in (splits.train, splits.calibrate, splits.search, splits.certify)
+    )
     everything = contents(Samples({"x": x}))
     assert len(everything) == count  # all samples differ, so that content stands for identity
     assert not (train & search or train & certify or search & certify)
@@ -262,7 +266,10 @@ def test_a_score_of_your_own() -> None:
     [
         (lambda o, y: 0.5, r"returned shape \(\) for 70 samples: return one score per sample"),
         (lambda o, y: np.zeros((COUNT, 2)), r"returned shape \(70, 2\)"),
-        (lambda o, y: np.where(np.arange(COUNT) == 9, np.nan, 1.0), "score of sample 9 is nan: scores have to be finite"),
+        (
+            lambda o, y: np.where(np.arange(COUNT) == 9, np.nan, 1.0),
+            "score of sample 9 is nan: scores have to be finite",
+        ),
     ],
 )
 def test_scores_that_are_none(score: Callable[..., Any], sentence: str) -> None:
@@ -283,7 +290,12 @@ def test_samples_are_taken_and_hashed_by_content() -> None:
     assert part.labels is not None and part.labels.tolist() == [Y[5], Y[2]]
     assert samples.digest() == Samples({"x": X.copy()}, Y.copy()).digest()
     assert samples.digest() == Samples({"x": np.asfortranarray(X)}, Y).digest()
-    others = (samples.take(slice(0, -1)), Samples({"x": with_(X, 0.125, 3)}, Y), Samples({"x": X}), Samples({"x": X}, Y + 1))
+    others = (
+        samples.take(slice(0, -1)),
+        Samples({"x": with_(X, 0.125, 3)}, Y),
+        Samples({"x": X}),
+        Samples({"x": X}, Y + 1),
+    )
     assert len({samples.digest(), *(other.digest() for other in others)}) == 5
     tensors = samples.take(slice(None, None, -1)).tensors()
     assert torch.equal(tensors["x"], TX.flip(0))

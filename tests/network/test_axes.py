@@ -136,7 +136,9 @@ def test_zero_padding_shifts_the_channels() -> None:
     found = axis_groups(network_of("option-A shortcut"))
     assert {g.name: g.width for g in found.groups} == {"stem": 8, "one": 16, "two": 8}
     assert places(found, "stem")["stem.weight", 0] == [[c] for c in range(8)]
-    assert places(found, "stem")["two.weight", 0] == places(found, "stem")["head.weight", 1] == [[c + 4] for c in range(8)]
+    assert (
+        places(found, "stem")["two.weight", 0] == places(found, "stem")["head.weight", 1] == [[c + 4] for c in range(8)]
+    )
     outer = [0, 1, 2, 3, 12, 13, 14, 15]
     assert places(found, "two")["two.weight", 0] == places(found, "two")["head.weight", 1] == [[c] for c in outer]
 
@@ -224,7 +226,7 @@ def test_groups_agree_with_a_brute_force_over_single_channels_and_pairs() -> Non
 
 def _channel(group: Group, index: int) -> tuple[frozenset[Slot], frozenset[Slot]]:
     """(layer, position) of every writer and of every reader of one channel."""
-    slots: tuple[set[Slot], set[Slot]] = set(), set()
+    slots: list[set[Slot]] = [set(), set()]
     for (weight, axis), positions in group.slices.items():
         if weight.endswith(".weight"):
             slots[axis] |= {(weight.removesuffix(".weight"), p) for p in positions[index].tolist()}
@@ -266,14 +268,18 @@ class Chunked(nn.Module):
 
 class WithInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        return torch.cat([x, torch.tensor([1.0]).expand(x.shape[0], 1, *x.shape[2:])], 1)
 
 
 FREEZING = {
     "an unknown operator": (nn.GroupNorm(2, 8), 8, r"flows into .*group_norm.*, which has no axis rule"),
     "softmax over channels": (nn.Softmax(1), 8, r"flows into .*softmax.*, which has no axis rule"),
     "a grouped convolution": (nn.Conv2d(8, 8, 3, padding=1, groups=2), 8, "belongs to a convolution of 2 groups"),
-    "a grouped transposed one": (nn.ConvTranspose2d(8, 8, 3, groups=2), 8, "belongs to a grouped transposed convolution"),
+    "a grouped transposed one": (
+        nn.ConvTranspose2d(8, 8, 3, groups=2),
+        8,
+        "belongs to a grouped transposed convolution",
+    ),
     "a split axis": (Split(), 4, r"is split or mixed by .*view"),
     "a mean over channels": (MeanOfChannels(), 8, r"is averaged over by .*mean"),
     "every second channel": (Stepped(), 4, r"is read with a step by .*slice"),

@@ -75,11 +75,10 @@ def test_training_mode_acts_as_that_of_the_module() -> None:
     torch.testing.assert_close(ours, theirs)
     for name in ("running_mean", "running_var"):
         torch.testing.assert_close(network.weights()[f"norm.{name}"], getattr(module.norm, name))
-    assert not torch.equal(network.run({"x": x})[0], network.run({"x": x})[0])
     network.set_training_(False)
     module.eval()
     with torch.no_grad():
-        torch.testing.assert_close(network.run({"x": x})[0], module(x), rtol=1e-2, atol=1e-1)
+        torch.testing.assert_close(network.run({"x": x})[0], module(x))
     before = network.weights()["norm.running_mean"].clone()
     assert torch.equal(network.run({"x": x})[0], network.run({"x": x})[0])
     assert torch.equal(network.weights()["norm.running_mean"], before)

@@ -46,7 +46,8 @@ def walked(move: Move) -> Walked:
     convolution = next(n for n in nodes if n.target is torch.ops.aten.conv2d.default)
     ids = walk.axes[convolution.name][1]
     assert ids is not None and len(ids) == CHANNELS
-    before = torch.from_numpy(ids + 1).double()[None, :, None, None].expand(2, -1, SIDE, SIDE)  # 0 means "no channel"
+    before = torch.from_numpy(ids + 1).double()[None, :, None, None]  # 0 means "no channel"
+    before = before.expand(2, -1, SIDE, SIDE).contiguous()
     return Walked(walk, before, walk.axes[nodes[-1].args[0][0].name])
 
 
@@ -55,7 +56,7 @@ MOVES: dict[str, Move] = {
     "flatten places": lambda x: x.flatten(2),
     "view": lambda x: x.view(x.shape[0], CHANNELS, SIDE * SIDE),
     "view with -1": lambda x: x.view(x.shape[0], -1, SIDE),
-    "reshape to rows": lambda x: x.permute(0, 2, 3, 1).reshape(-1, CHANNELS),
+    "reshape to rows": lambda x: x.permute(0, 2, 3, 1).reshape(-1, CHANNELS).view(x.shape[0], -1, CHANNELS),
     "channels last": lambda x: x.permute(0, 2, 3, 1),
     "channels last, flat": lambda x: x.permute(0, 2, 3, 1).flatten(1),
     "transpose": lambda x: x.transpose(1, 3),
@@ -63,7 +64,7 @@ MOVES: dict[str, Move] = {
     "unsqueeze": lambda x: x.unsqueeze(1),
     "unsqueeze at the end": lambda x: x.unsqueeze(-1),
     "squeeze": lambda x: x.mean((2, 3), keepdim=True).squeeze(3),
-    "squeeze all": lambda x: x.mean((2, 3), keepdim=True).squeeze(),
+    "squeeze two": lambda x: x.mean((2, 3), keepdim=True).squeeze((-1, 2)),
     "indexing with None": lambda x: x.mean((2, 3))[:, :, None, None],
     "slice": lambda x: x[:, 1:4],
     "slice from the end": lambda x: x[:, -2:],

@@ -136,7 +136,9 @@ def test_writing_into_a_view_is_refused_because_the_graph_would_lose_it(function
         def forward(self, x: Tensor) -> Tensor:
             return function(x)
 
-    with pytest.raises(SlimlineError, match="in-place operator aten.* writes into a view of a tensor that is read later"):
+    with pytest.raises(
+        SlimlineError, match="in-place operator aten.* writes into a view of a tensor that is read later"
+    ):
         trace(Writes(), [torch.randn(2, 4)])
 
 
@@ -215,7 +217,9 @@ def test_what_cannot_be_traced_names_the_line(module: nn.Module, capfd: pytest.C
     with pytest.raises(SlimlineError) as caught:
         trace(module, [torch.randn(2, 3)])
     sentence = str(caught.value)
-    assert sentence.startswith(f"{type(module).__name__} cannot be traced by torch.export at {Path(__file__)}:{line} (`")
+    assert sentence.startswith(
+        f"{type(module).__name__} cannot be traced by torch.export at {Path(__file__)}:{line} (`"
+    )
     assert "\n" not in sentence
     assert "".join(capfd.readouterr()) == ""  # the sentence is all there is
 
@@ -237,7 +241,10 @@ def test_a_fixed_batch_is_refused(forward: Callable[[Tensor], Tensor]) -> None:
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
-        ([torch.randn(2, 4)], r"Weighted\.forward\(.*cannot take the example inputs: missing a required argument: 'weight'"),
+        (
+            [torch.randn(2, 4)],
+            r"Weighted\.forward\(.*cannot take the example inputs: missing a required argument: 'weight'",
+        ),
         ([torch.randn(2, 4)] * 4, "too many positional arguments"),
         ({"image": torch.randn(2, 4), "wieght": torch.randn(2, 3)}, "cannot take the example inputs: .*argument"),
         ({"image": torch.randn(2, 4), "weight": torch.randn(0, 3)}, "has no samples"),

@@ -120,10 +120,10 @@ def transposed_convolution(walk: Propagation, node: Node) -> Axes:
         return [None] * len(w)
     if _argument(node, 6, "groups", 1) != 1:
         walk.freeze([x[1], *w, *bias], "belongs to a grouped transposed convolution")
-    else:
-        _tie(walk, x[1], w[0], "reads the network's input")
-        if bias:
-            _tie(walk, bias[0], w[1], f"meets a computed bias in {_name(node)}")
+        return [None] * len(w)
+    _tie(walk, x[1], w[0], "reads the network's input")
+    if bias:
+        _tie(walk, bias[0], w[1], f"meets a computed bias in {_name(node)}")
     return [None, w[1], None, None]
 
 

@@ -84,10 +84,14 @@ def _at_least_two(example: Tensor) -> Tensor:
 
 
 def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
-    by_name = set(inspect.signature(module.forward).parameters) >= set(examples)
+    parameters = inspect.signature(module.forward).parameters
+    by_name = set(parameters) >= set(examples)
     args, kwargs = ((), dict(examples)) if by_name else (tuple(examples.values()), None)
     batch = {0: torch.export.Dim.DYNAMIC}
-    shapes: Any = {name: batch for name in examples} if by_name else tuple(batch for _ in examples)
+    plain = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
+    collected = max(0, len(examples) - plain)  # by a parameter such as *args, which counts as one
+    positional = (*[batch] * (len(examples) - collected), *([(batch,) * collected] if collected else []))
+    shapes: Any = {name: batch for name in examples} if by_name else positional
     try:
         with _quiet():
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)

@@ -8,9 +8,7 @@ sensitivity table instead of a retraining per step.
 The damage measured before recovery ranks the groups but says little about how far each may go: recovery repairs most
 of it, and what it cannot repair is missing capacity. Hence the barrier W / w - 1, convex and without bound, so that no
 group is emptied, and the damping of the measured differences. Greedy steps along the measured curves themselves left
-some
-groups at a sixteenth and others whole, and lost more after recovery than equal shares did
-(benchmarks/results/allocation.json).
+some groups of the demo network at a sixteenth and others whole.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """What may be lost, what is minimised, and how long the search may take."""
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,12 +48,13 @@ class Budget:
             ("max size", self.max_size_bytes),
             ("time", self.time_s),
         ):
-            if value is not None and value <= 0:
-                raise SlimlineError(f"The budget contradicts itself: {name} has to be above zero, not {value:g}.")
-        if self.min_speedup is not None and self.min_speedup < 1:
+            if value is not None and not 0 < value < math.inf:
+                above = "above zero and finite" if value == math.inf else "above zero"
+                raise SlimlineError(f"The budget contradicts itself: {name} has to be {above}, not {value:g}.")
+        if self.min_speedup is not None and not 1 <= self.min_speedup < math.inf:
             raise SlimlineError(
-                f"The budget contradicts itself: a minimum speed-up of {self.min_speedup:g} asks for something slower "
-                "than the original; give at least 1."
+                f"The budget contradicts itself: a minimum speed-up of {self.min_speedup:g} is not a number from 1 on; "
+                "below 1 the result may be slower than the original."
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -61,8 +63,8 @@ class Budget:
 
 def parse_drop(text: str) -> float:
     """``1%`` or ``0.01`` to 0.01."""
-    match = re.fullmatch(r"\s*(-?[0-9.]+)\s*(%?)\s*", text)
-    if not match or match[1].count(".") > 1:
+    match = re.fullmatch(r"\s*(-?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*(%?)\s*", text)
+    if not match:
         raise SlimlineError(f"--max-drop {text!r} is not a share: write 1% or 0.01.")
     return float(match[1]) / (100 if match[2] else 1)
 
@@ -70,7 +72,7 @@ def parse_drop(text: str) -> float:
 def parse_quantity(text: str, units: dict[str, float] | dict[str, int], option: str, example: str) -> float:
     """A number with one of the units, in the base unit."""
     match = re.fullmatch(r"\s*(-?[0-9]+\.?[0-9]*)\s*([A-Za-z]+)\s*", text)
-    if not match or match[2] not in units:
+    if not match or match[2] not in units or float(match[1]) * units[match[2]] == math.inf:
         raise SlimlineError(
             f"{option} {text!r} is not understood: write a number with {', '.join(units)}, such as {example}."
         )

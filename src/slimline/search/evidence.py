@@ -15,6 +15,7 @@ from slimline.network.network import get_tensor
 from slimline.search.bench import Bench
 from slimline.search.bundle import sha256, write_bundle
 from slimline.search.certify import FINAL_RACE, Certified
+from slimline.search.latency_model import LatencyModel
 from slimline.search.study import Trial
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Evidence:
             best |= _interval(name, ratio)
         noise = race.ratio("best again", "best")
         met = self._check_limits(best)
-        self._explain(best, int8)
+        self._explain(best)
         self._mark()
         front = self._front(original_ms, fp32)
         certificate: dict[str, Any] = {
@@ -160,7 +161,7 @@ class Evidence:
         self.limits += missed
         return not missed
 
-    def _explain(self, best: dict[str, Any], int8: Trial | None) -> None:
+    def _explain(self, best: dict[str, Any]) -> None:
         """Why it is not faster: finalists that did not pass, and what binds in the runtime."""
         for certified in self.certified:
             if certified.verdict is not Verdict.PASS:
@@ -172,12 +173,11 @@ class Evidence:
                     f"95 % confidence on "
                     f"{certified.drop.n} samples{more}."
                 )
-        overhead = getattr(self.search.table and self.search.table.predict_ms, "overhead_ms", None)
-        if overhead is not None and int8 is not None and best["macs"] < self.search.originals[0].macs:
+        model = self.search.table.predict_ms if self.search.table is not None else None
+        if isinstance(model, LatencyModel) and best["macs"] < self.search.originals[0].macs:
             self.limits.append(
-                f"Of the {best['latency_ms']:.3f} ms, about {overhead:.3f} ms do not depend on the widths (fit "
-                f"over the measured "
-                f"probes in {int8.label}): calls of operators, not arithmetic, bind from there on."
+                f"What binds now: about {model.overhead_ms:.3f} ms of a call do not depend on the widths (fit over "
+                f"this study's probes in {best['runtime']}): calls of operators, more than arithmetic."
             )
 
     def _mark(self) -> None:
@@ -220,10 +220,10 @@ class Evidence:
             f"{100 * drop.upper:.2f} with 95 % confidence "
             f"on {drop.n} samples that the search never read"
         )
-        allowed = f"{100 * self.budget.max_drop:g} points were allowed"
+        allowed = f"{100 * self.budget.max_drop:g} point{'' if self.budget.max_drop == 0.01 else 's'} allowed"
         if self.best.verdict is Verdict.CANT_TELL:
             need = f"; about {self.best.needed} samples would decide" if self.best.needed else ""
-            return f"CAN'T TELL: {gain}, but {loss}, and {allowed}{need}."
+            return f"CAN'T TELL: {gain}, but {loss}; {allowed}{need}."
         if not met:
             return f"FAIL: a limit of the budget was not met. The best found is {gain}; {loss}; {allowed}."
         return f"{self.best.verdict}: {gain}; {loss}; {allowed}."

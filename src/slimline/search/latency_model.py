@@ -33,7 +33,7 @@ class LatencyModel:
 
 def fit(costs: CostModel, measured: list[tuple[dict[str, int], float]]) -> LatencyModel:
     """Fit to (widths, milliseconds); the first one is the whole network."""
-    names = [layer.name for layer in costs.layers]
+    names = list(costs.macs_by_layer({}))
     macs = np.array([[costs.macs_by_layer(w)[n] for n in names] for w, _ in measured])
     ms = np.array([m for _, m in measured])
     # in relative units: x_l is the share of the whole latency spent in layer l, x_c that of the overhead

@@ -30,8 +30,8 @@ from slimline.search.table import SensitivityTable
 from slimline.sources.source import read_source
 from slimline.task import Splits, Task
 
-CERTIFY_SECONDS = 80.0
-"""Set aside at the end of the search for the certify split and the final race."""
+CERTIFY_SECONDS, CERTIFY_SHARE = 80.0, 0.25
+"""Set aside at the end of the search for the certify split and the final race: at most so long, at most this share."""
 OBSERVERS = ("percentile", "minmax")
 SAME_SCORE_SHARE = 0.2
 """Calibrations whose scores differ by less than this share of the budget count as equally good."""
@@ -211,7 +211,8 @@ class Search:
         self.table.measure_damage()
         self.table.time_groups(target, quantize)
         self.listener.stage("The strongest pruning inside the budget")
-        StrengthSearch(self.bench, self.table, target, quantize, self.budget).run(self.budget.time_s - CERTIFY_SECONDS)
+        reserved = min(CERTIFY_SECONDS, CERTIFY_SHARE * self.budget.time_s)
+        StrengthSearch(self.bench, self.table, target, quantize, self.budget).run(self.budget.time_s - reserved)
 
     def _target(self) -> Trial:
         """The int8 trial whose runtime and calibration the pruned networks use.

@@ -78,14 +78,15 @@ class CostModel:
                 self.shares.setdefault(weight, []).append((axis, group.name, per_channel))
 
     def macs_by_layer(self, widths: dict[str, int]) -> dict[str, float]:
-        """MACs per sample of every layer when the named groups keep that many channels."""
-        result = {}
+        """MACs per sample of every layer, all its calls together, when the named groups keep that many channels."""
+        result: dict[str, float] = {}
         for layer in self.layers:
             left = {0: float(layer.weight_shape[0]), 1: float(layer.weight_shape[1])}
             for axis, group, per_channel in self.shares.get(f"{layer.name}.weight", self.shares.get(layer.name, [])):
                 if axis in left and group in widths:
                     left[axis] -= per_channel * (self.groups[group].width - widths[group])
-            result[layer.name] = layer.macs * (left[0] / layer.weight_shape[0]) * (left[1] / layer.weight_shape[1])
+            macs = layer.macs * (left[0] / layer.weight_shape[0]) * (left[1] / layer.weight_shape[1])
+            result[layer.name] = result.get(layer.name, 0.0) + macs
         return result
 
     def macs(self, widths: dict[str, int]) -> float:
@@ -93,8 +94,9 @@ class CostModel:
 
     def bytes(self, widths: dict[str, int]) -> float:
         """Parameters of the layers, as a stand-in for bytes in any one format."""
-        by_layer = self.macs_by_layer(widths)
-        return sum(x.parameters * by_layer[x.name] / x.macs for x in self.layers if x.macs)
+        whole, left = self.macs_by_layer({}), self.macs_by_layer(widths)
+        parameters = {x.name: x.parameters for x in self.layers}
+        return sum(parameters[name] * left[name] / macs for name, macs in whole.items() if macs)
 
     def layers_of(self, group: str) -> list[str]:
         """Layers that get cheaper when the group shrinks."""

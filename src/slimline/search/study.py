@@ -122,7 +122,7 @@ class Study:
     @staticmethod
     def stored_fact(path: Path, name: str) -> Any:
         """One fact of a study on disk, without opening the study for work."""
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 

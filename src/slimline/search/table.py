@@ -67,6 +67,7 @@ class SensitivityTable:
         whole = self.whole
         halves: list[Widths] = [{group: whole[group] // 2} for group in self._most_expensive()]
         shares: list[Widths] = [{g: self.narrowed(w, share) for g, w in whole.items()} for share in (0.25, 0.125)]
+        shares = shares if shares[0] != shares[1] else shares[:1]
         trials = []
         for done, widths in enumerate([*halves, *shares]):
             prune = PruneChannels(keep=1.0, widths=widths, importance="l1")

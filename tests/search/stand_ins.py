@@ -1,0 +1,112 @@
+"""A search without processes and clocks: a runtime that is torch, latencies that follow from MACs, one bench."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from slimline.measure.latency import Race, RacePlan
+from slimline.measure.measurement import Measurement
+from slimline.network import container
+from slimline.network.cost import macs
+from slimline.network.network import Network
+from slimline.runtimes.registry import RUNTIMES, open_artifact
+from slimline.runtimes.runtime import Array, Artifact, Facts, Runner, Runtime
+from slimline.runtimes.torch_eager import TorchEager
+from slimline.search import bench, certify, evidence
+from slimline.search.bench import Bench
+from slimline.search.listener import Silent
+from slimline.search.study import Study
+from slimline.task import Task
+from tests.toys import toy, toy_task
+
+Milliseconds = Callable[[Artifact], float]
+
+
+class InProcess(Runtime):
+    """Takes the place of onnxruntime; its files are those of torch."""
+
+    name = "onnxruntime"
+    file_format = "pretend"
+    package = "torch"
+    facts = Facts(quantized_ops=frozenset({"aten.conv2d", "aten.linear", "aten.add", "aten.mean"}))
+
+    def missing(self) -> str | None:
+        return None
+
+    def export(self, network: Network, folder: Path) -> Path:
+        return TorchEager().export(network, folder)
+
+    def open(self, artifact: Artifact, threads: int) -> Runner:
+        return TorchEager().open(artifact, threads)
+
+
+def from_macs(artifact: Artifact) -> float:
+    """Milliseconds: 10 microseconds and 1 per 10,000 MACs; integers take half of it and torch four times as much."""
+    network = container.load(artifact.path)
+    integers = any(t.dtype is torch.int8 for t in network.weights().values())
+    return (0.01 + 1e-7 * macs(network) * (0.5 if integers else 1.0)) * (4 if artifact.runtime == "torch" else 1)
+
+
+def planted_race(milliseconds: Milliseconds) -> Callable[..., Race]:
+    """A race whose every burst takes what ``milliseconds`` says, give or take a thousandth."""
+
+    def run(
+        contestants: Mapping[str, Artifact],
+        inputs: Mapping[str, Array],
+        plan: RacePlan,
+        threads: int,
+        progress: Callable[[str], None] | None = None,
+    ) -> Race:
+        rng = np.random.default_rng(0)
+        shape = (plan.launches[0], plan.rounds)
+        seconds = {n: milliseconds(a) / 1000 * np.exp(rng.normal(0, 1e-3, shape)) for n, a in contestants.items()}
+        return Race(seconds, plan, threads)
+
+    return run
+
+
+def outputs_here(artifact: Artifact, inputs: Mapping[str, Array], threads: int, batch: int = 64) -> list[Array]:
+    """What the file computes, in this process."""
+    return [np.array(o) for o in open_artifact(artifact, 1).run(inputs)]
+
+
+def no_memory(artifact: Artifact, inputs: Mapping[str, Array], threads: int, batch: int = 1) -> Measurement:
+    """A megabyte."""
+    return Measurement(1e6, "bytes", "not measured", 1, 1e6, 1e6, {})
+
+
+@contextmanager
+def pretending(searched: Milliseconds = from_macs, final: Milliseconds | None = None) -> Iterator[None]:
+    """Nothing is started and nothing is timed; ``final`` are the latencies of the last race."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(RUNTIMES, {"onnxruntime": InProcess()}))
+        for module, name, value in (
+            (bench, "race", planted_race(searched)),
+            (bench, "artifact_outputs", outputs_here),
+            (certify, "race", planted_race(final or searched)),
+            (certify, "artifact_outputs", outputs_here),
+            (evidence, "runner_memory", no_memory),
+        ):
+            stack.enter_context(patch.object(module, name, value))
+        yield
+
+
+def toy_bench(folder: Path, task: Task | None = None, resume: bool = False) -> Bench:
+    """A bench for `toy` in ``folder``."""
+    read = (task or toy_task()).read(("image",))
+    splits = read.splits(0)
+    return Bench(
+        folder=folder,
+        original=toy(),
+        training_task=Task(validate=splits.search, score=read.score, train=splits.train),
+        task=read,
+        search=splits.search,
+        study=Study(folder / "study.sqlite", {"of": "toy"}, resume),
+        threads=1,
+        listener=Silent(),
+        identity="toy",
+    )

@@ -1,0 +1,144 @@
+"""Damage is a divergence from the original's answers; predicted costs are those of networks that were built."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimline.methods.prune.channels import PruneChannels
+from slimline.network.axes import axis_groups, prune
+from slimline.network.cost import layers, macs
+from slimline.network.network import Network
+from slimline.network.trace import trace
+from slimline.search.sensitivity import DAMAGE_SAMPLES, KEPT_SHARES, CostModel, Sensitivity, damage, options
+from slimline.task import Samples
+from tests.runtimes.networks import Depthwise, Residual, traced
+from tests.toys import patterns, toy
+
+
+def samples(count: int = 100) -> Samples:
+    return Samples({"image": patterns(count, seed=5, noise=1.5)[0]})
+
+
+def test_damage_is_the_mean_divergence_of_scipy() -> None:
+    network = toy()
+    pruned = PruneChannels(keep=0.5, importance="l1").apply(network).network
+    before, after = (n.run(samples().tensors())[0].double().softmax(1).numpy() for n in (network, pruned))
+    assert damage(network, pruned, samples()) == pytest.approx(np.mean(entropy(before.T, after.T)), rel=1e-4)
+    assert damage(network, network, samples()) == pytest.approx(0, abs=1e-6)
+
+
+class Picture(nn.Module):
+    """An output that is no class scores, multiplied by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.layer, self.factor = nn.Conv2d(1, 1, 1), factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layer(image) * self.factor  # type: ignore[no-any-return]
+
+
+def test_damage_of_other_outputs_is_relative_to_their_variance() -> None:
+    torch.manual_seed(0)
+    one = trace(Picture(1.0), [torch.randn(2, 1, 8, 8)])
+    torch.manual_seed(0)
+    other = trace(Picture(1.5), [torch.randn(2, 1, 8, 8)])
+    before = one.run(samples().tensors())[0]
+    expected = float(0.25 * before.square().mean() / before.var())
+    assert damage(one, other, samples()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_widths_tried_and_their_damage() -> None:
+    network = toy()
+    found = axis_groups(network)
+    group, strength = found["inner"], np.arange(24.0)
+    table = options(network, found, group, strength, samples(300), multiple=4)
+    widths = [o.width for o in table]
+    assert widths[0] == 24 and table[0].damage == 0 and widths == sorted(set(widths), reverse=True)
+    assert all(w % 4 == 0 and min(abs(w - 24 * share) for share in KEPT_SHARES) <= 2 for w in widths[1:])
+    assert all(min(abs(w - 24 * share) for w in widths) <= 2 for share in KEPT_SHARES)
+    for option in table[1:]:
+        pruned = prune(network, found, {"inner": np.arange(24 - option.width, 24)})
+        assert option.damage == pytest.approx(damage(network, pruned, samples(300).take(slice(0, DAMAGE_SAMPLES))), abs=1e-6)
+    assert table[-1].damage > table[1].damage > 0
+
+
+def test_a_group_narrower_than_the_multiple_is_tried_too() -> None:
+    network = toy()
+    found = axis_groups(network)
+    assert [o.width for o in options(network, found, found["stem"], np.ones(16), samples(), multiple=64)] == [16, 1]
+
+
+class Concatenated(nn.Module):
+    """Two groups on one weight axis, and a flattened image before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(3, 10, 1)
+        self.after, self.head = nn.Conv2d(16, 8, 3, stride=4), nn.Linear(8 * 9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.after(torch.cat([self.left(x), self.right(x)], 1)))
+        result: Tensor = self.head(x.flatten(1))
+        return result
+
+
+class Twice(nn.Module):
+    """One layer called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(F.relu(self.again(F.relu(self.again(F.relu(self.first(x)))))).mean((2, 3), True))
+        return result
+
+
+@pytest.mark.parametrize("module", [Residual, Depthwise, Concatenated, Twice])
+def test_predicted_costs_are_those_of_the_network_that_is_built(module: type[nn.Module]) -> None:
+    network = traced(module())
+    found = axis_groups(network)
+    model, rng = CostModel(network, found), np.random.default_rng(0)
+    for _ in range(8):
+        widths = {g.name: int(rng.integers(1, g.width + 1)) for g in found.groups}
+        built = prune(network, found, {g: np.arange(w) for g, w in widths.items()})
+        by_layer = model.macs_by_layer(widths)
+        for name in {layer.name for layer in layers(built)}:
+            expected = sum(layer.macs for layer in layers(built) if layer.name == name)
+            assert by_layer[name] == pytest.approx(expected), (name, widths)
+        assert model.macs(widths) == pytest.approx(macs(built))
+        weights = {layer.name: layer.parameters for layer in layers(built)}
+        assert model.bytes(widths) == pytest.approx(sum(weights.values()))
+
+
+def test_widths_that_are_not_named_stay_whole() -> None:
+    network: Network = toy()
+    model = CostModel(network, axis_groups(network))
+    assert model.macs({}) == pytest.approx(macs(network)) == model.macs({"stem": 16, "inner": 24})
+    assert model.macs({"stem": 8}) < model.macs({})
+
+
+def test_the_layers_of_a_group_are_those_that_shrink_with_it() -> None:
+    network = toy()
+    found = axis_groups(network)
+    model = CostModel(network, found)
+    for group in found.groups:
+        smaller = model.macs_by_layer({group.name: 1})
+        shrunk = [name for name, value in model.macs_by_layer({}).items() if smaller[name] < value]
+        assert model.layers_of(group.name) == shrunk
+    assert model.layers_of("inner") == ["inner", "outer"]
+
+
+def test_a_row_becomes_the_certificates_row() -> None:
+    network = toy()
+    found = axis_groups(network)
+    table = options(network, found, found["stem"], np.ones(16), samples(), multiple=8)
+    row = Sensitivity("stem", 16, ["stem"], table, ms_per_channel=0.5).as_json()
+    assert row == {
+        "group": "stem", "width": 16, "layers": ["stem"], "ms_per_channel": 0.5,
+        "options": [{"width": o.width, "damage": o.damage} for o in table],
+    }  # fmt: skip
