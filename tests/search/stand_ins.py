@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from unittest.mock import patch
 
 import numpy as np
@@ -32,7 +33,8 @@ class InProcess(Runtime):
     name = "onnxruntime"
     file_format = "pretend"
     package = "torch"
-    facts = Facts(quantized_ops=frozenset({"aten.conv2d", "aten.linear", "aten.add", "aten.mean"}))
+    facts = Facts(quantized_ops=frozenset({"aten.conv2d", "aten.linear", "aten.add", "aten.mean"}), channel_multiple=4)
+    variants = MappingProxyType({"": MappingProxyType({}), "bf16": MappingProxyType({})})
 
     def missing(self) -> str | None:
         return None
@@ -40,15 +42,18 @@ class InProcess(Runtime):
     def export(self, network: Network, folder: Path) -> Path:
         return TorchEager().export(network, folder)
 
+    def offered_variants(self) -> tuple[str, ...]:
+        return ("",)
+
     def open(self, artifact: Artifact, threads: int) -> Runner:
         return TorchEager().open(artifact, threads)
 
 
 def from_macs(artifact: Artifact) -> float:
-    """Milliseconds: 10 microseconds and 1 per 10,000 MACs; integers take half of it and torch four times as much."""
+    """Milliseconds: 10 microseconds and 1 per 1000 MACs, half as much on integers; torch takes four times as long."""
     network = container.load(artifact.path)
     integers = any(t.dtype is torch.int8 for t in network.weights().values())
-    return (0.01 + 1e-7 * macs(network) * (0.5 if integers else 1.0)) * (4 if artifact.runtime == "torch" else 1)
+    return (0.01 + 1e-6 * macs(network) * (0.5 if integers else 1.0)) * (4 if artifact.runtime == "torch" else 1)
 
 
 def planted_race(milliseconds: Milliseconds) -> Callable[..., Race]:
@@ -102,7 +107,7 @@ def toy_bench(folder: Path, task: Task | None = None, resume: bool = False) -> B
     return Bench(
         folder=folder,
         original=toy(),
-        training_task=Task(validate=splits.search, score=read.score, train=splits.train),
+        training_task=Task(validate=splits.search, score=read.score, train=splits.train, augment=read.augment),
         task=read,
         search=splits.search,
         study=Study(folder / "study.sqlite", {"of": "toy"}, resume),

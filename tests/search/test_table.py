@@ -39,7 +39,7 @@ def test_every_group_has_a_row_with_its_damage_and_its_milliseconds(tmp_path: Pa
         damages = [o.damage for o in row.options]
         assert damages[0] == 0 and min(damages[1:]) > 0
         half = {row.group: row.width // 2}
-        saved = 4 * 1e-7 * 0.5 * (table.costs.macs({}) - table.costs.macs(half)) / (row.width / 2)
+        saved = 4 * 1e-6 * 0.5 * (table.costs.macs({}) - table.costs.macs(half)) / (row.width / 2)
         assert row.ms_per_channel == pytest.approx(saved, rel=0.05)
 
 
@@ -48,7 +48,7 @@ def test_milliseconds_of_other_widths_are_predicted(tmp_path: Path) -> None:
     assert isinstance(table.predict_ms, LatencyModel)
     assert table.predict_ms(table.whole) == pytest.approx(int8.latency_ms, rel=0.02)
     for widths in ({"stem": 16, "inner": 4}, {"stem": 4, "inner": 24}, {"stem": 12, "inner": 12}):
-        known = 4 * (0.01 + 1e-7 * 0.5 * table.costs.macs(widths))
+        known = 4 * (0.01 + 1e-6 * 0.5 * table.costs.macs(widths))
         assert table.predict_ms(widths) == pytest.approx(known, rel=0.05)
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from slimline.errors import SlimlineError
+from slimline.runtimes.runtime import Artifact
 from slimline.search.study import Trial
 
 OPENERS = {
@@ -64,8 +65,9 @@ def write_bundle(folder: Path, artifact: Path, trial: Trial, card: str) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        target = partial / f"network{artifact.suffix}"
-        shutil.copy2(artifact, target)
+        for file in Artifact(artifact, trial.runtime).files:  # the file, and its weights where they lie beside it
+            shutil.copy2(file, partial / file.name)
+        target = partial / artifact.name
         imports, body = OPENERS[trial.runtime]
         body = body.format(file=target.name, precision=trial.variant or "f32")
         (partial / "predict.py").write_text(PREDICT.format(imports=imports, body=body))

@@ -15,6 +15,8 @@ from slimline.search.sensitivity import CostModel
 
 LEAN = 0.1
 """Weight of the lean towards equal efficiency against one measurement."""
+NOISE = 0.04
+"""Relative error of one quick measurement; on busy machines two launches of one file differ by more."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,6 @@ def fit(costs: CostModel, measured: list[tuple[dict[str, int], float]]) -> Laten
     targets = ms / ms[0]
     prior = np.append(0.9 * whole / whole.sum(), 0.1)
     scale = LEAN / np.maximum(prior, 1e-3)
-    shares, _ = nnls(np.vstack([rows / 0.02, np.diag(scale)]), np.append(targets / 0.02, scale * prior))
+    shares, _ = nnls(np.vstack([rows / NOISE, np.diag(scale)]), np.append(targets / NOISE, scale * prior))
     efficiency = {n: float(s * ms[0] / w) for n, s, w in zip(names, shares[:-1], whole, strict=True)}
     return LatencyModel(costs, efficiency, float(shares[-1] * ms[0]))

@@ -24,12 +24,14 @@ from slimline.training.views import Views
 MOST_CANDIDATES = 2
 WEAKEST = 0.4
 """The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost."""
-SHORT_SHARE = 0.08
+SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
 STILL_HOPEFUL = 1.5
 """A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
+SIZE_SHARE = 0.1
+"""Weight of size when latency is minimised: channels that cost no time still cost bytes."""
 EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
 TRAINING_VIEWS = 3
@@ -94,14 +96,17 @@ class StrengthSearch:
             self._finish(max(self.made, key=lambda c: c.strength), deadline)
 
     def _cost(self, widths: dict[str, int]) -> float:
-        return self.table.predict_ms(widths) if self.budget.minimize == "latency" else self.table.costs.bytes(widths)
+        """Share of the whole network's cost that is left."""
+        whole, costs = self.table.whole, self.table.costs
+        size = costs.bytes(widths) / costs.bytes(whole)
+        if self.budget.minimize == "size":
+            return size
+        return (1 - SIZE_SHARE) * self.table.predict_ms(widths) / self.table.predict_ms(whole) + SIZE_SHARE * size
 
     def _strongest(self) -> float:
         """Share of the cost that is left at an eighth of all channels."""
         whole = self.table.whole
-        return min(
-            0.9 * WEAKEST, self._cost({g: self.table.narrowed(w, 0.125) for g, w in whole.items()}) / self._cost(whole)
-        )
+        return min(0.9 * WEAKEST, self._cost({g: self.table.narrowed(w, 0.125) for g, w in whole.items()}))
 
     def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
         """Whether another candidate fits before the full recovery."""
@@ -120,7 +125,7 @@ class StrengthSearch:
     def _candidate(self, strength: float, seconds: float, quarter_seconds_per_epoch: float) -> Candidate:
         """Widths for a strength, recovered for about ``seconds``; a step takes time in proportion to the MACs."""
         whole, costs = self.table.whole, self.table.costs
-        widths = allocate(self.table.rows, self._cost, strength * self._cost(whole), self.table.multiple)
+        widths = allocate(self.table.rows, self._cost, strength, self.table.multiple)
         quarter = costs.macs({g: self.table.narrowed(w, 0.25) for g, w in whole.items()})
         epochs = min(LONGEST_SHORT, seconds / (quarter_seconds_per_epoch * costs.macs(widths) / quarter))
         self.bench.listener.note(

@@ -1,0 +1,147 @@
+"""The strength is bisected against the budget, the best candidate goes on, and the clock is obeyed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from slimline.methods.distill.logits import Distill
+from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.recipe import Recipe
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.search import bench as bench_module
+from slimline.search import strength as strength_module
+from slimline.search.bench import Bench
+from slimline.search.budget import Budget
+from slimline.search.strength import MOST_CANDIDATES, WEAKEST, StrengthSearch
+from slimline.search.study import Trial
+from slimline.search.table import SensitivityTable
+from slimline.task import Task
+from tests.search.stand_ins import from_macs, planted_race, toy_bench
+from tests.toys import toy, toy_task
+
+QUANTIZE = QuantizeStatic(ops=("aten.conv2d", "aten.linear"))
+ENOUGH, SECONDS_PER_CANDIDATE = 1000.0, 20.0
+
+
+@contextmanager
+def planted_scores(bench: Bench, most_macs_lost: float) -> Iterator[list[float]]:
+    """A file loses nothing while it has so many MACs, else half of its score; a candidate takes 20 seconds."""
+    clock = [0.0]
+
+    def score(self: Bench, trial: Trial) -> None:
+        trial.drop = 0.0 if trial.macs >= most_macs_lost else 0.5
+        trial.score = 1 - trial.drop
+        clock[0] += SECONDS_PER_CANDIDATE
+
+    with (
+        patch.object(bench_module, "race", planted_race(from_macs)),
+        patch.object(Bench, "_score", score),
+        patch.object(bench.study, "elapsed", lambda: clock[0]),
+        patch.object(strength_module, "LONGEST_SHORT", 0.5),
+        patch.object(strength_module, "LONGEST_FULL", 1.0),
+    ):
+        yield clock
+
+
+def searched(
+    folder: Path, fewest_macs: float, deadline: float = ENOUGH, resume: bool = False, task: Task | None = None
+) -> StrengthSearch:
+    bench = toy_bench(folder, task, resume)
+    table = SensitivityTable(bench, toy(), bench.training_task, bench.task.splits(0).calibrate, multiple=2)
+    with planted_scores(bench, fewest_macs) as clock:
+        int8 = bench.trial("int8", Recipe([FoldBatchNorm(), QUANTIZE]), ("torch", ""), scored=False)
+        bench.time([int8])
+        table.measure_damage()
+        table.time_groups(int8, QUANTIZE)
+        clock[0] = 0.0
+        search = StrengthSearch(bench, table, int8, QUANTIZE, Budget(max_drop=0.01))
+        search.run(deadline)
+    return search
+
+
+def stored(search: StrengthSearch) -> dict[str, Trial]:
+    return {t.id: t for t in search.bench.study.trials()}
+
+
+def test_what_passes_is_followed_by_something_stronger(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=0)
+    short = search.made[:MOST_CANDIDATES]
+    strengths = [c.strength for c in short]
+    assert strengths == sorted(strengths, reverse=True) and max(strengths) < WEAKEST
+    assert [c.trial.macs for c in short] == sorted((c.trial.macs for c in short), reverse=True)
+    assert search.made[-1].strength == min(strengths)
+
+
+def test_what_fails_is_followed_by_something_weaker(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=1e9)
+    strengths = [c.strength for c in search.made[:MOST_CANDIDATES]]
+    assert strengths == sorted(strengths) and max(strengths) < WEAKEST
+    trials = stored(search)
+    assert all(trials[c.trial.id].status == "dropped" for c in search.made[:MOST_CANDIDATES])
+    assert "lost 50.00 points after a short recovery" in [t.why for t in trials.values()]
+
+
+def test_widths_cost_at_most_the_share_asked_for(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=0)
+    for candidate in search.made:
+        prune = candidate.methods[0]
+        assert isinstance(prune, PruneChannels) and prune.keep == 1.0
+        widths = search.table.whole | dict(prune.widths)
+        assert search.table.predict_ms(widths) <= candidate.strength * search.table.predict_ms(search.table.whole)
+
+
+def test_the_best_candidate_is_recovered_once_more_from_where_it_was(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=0)
+    full, short = search.made[-1], search.made[MOST_CANDIDATES - 1]
+    assert [type(m) for m in full.methods] == [PruneChannels, Distill, Distill]
+    assert full.methods[:2] == short.methods and full.trial.macs == short.trial.macs
+    assert len([line for line in full.network.history if line.startswith("Distill")]) == 2
+    trials = stored(search)
+    assert trials[short.trial.id].why == f"carried on as {full.trial.id} with a longer recovery"
+    assert trials[full.trial.id].status == "kept" and trials[full.trial.id].stage == "pruned"
+
+
+def test_the_stored_recipe_makes_the_stored_trial(tmp_path: Path) -> None:
+    """Prune, recover, fold, quantise: a trial's recipe can be applied again, from the original alone."""
+    search = searched(tmp_path, fewest_macs=0)
+    trial = search.made[0].trial
+    recipe = Recipe.from_yaml(trial.recipe_yaml)
+    assert recipe.lines() == trial.recipe
+    assert [type(m) for m in recipe.methods] == [PruneChannels, Distill, FoldBatchNorm, QuantizeStatic]
+    again = recipe.apply(toy(), search.bench.training_task).network
+    stored_weights = search.bench.load(trial.network).weights()
+    assert {n: t.shape for n, t in again.weights().items()} == {n: t.shape for n, t in stored_weights.items()}
+    assert all((again.weights()[n] == t).all() for n, t in stored_weights.items())
+
+
+@pytest.mark.parametrize(("deadline", "made"), [(-50.0, 0), (10.0, 0), (25.0, 1)])
+def test_no_candidate_is_begun_that_would_end_after_the_deadline(tmp_path: Path, deadline: float, made: int) -> None:
+    """15 seconds are set aside for the export of each, and a candidate takes 20 seconds here."""
+    search = searched(tmp_path, fewest_macs=0, deadline=deadline)
+    assert len(search.made) == made
+
+
+def test_a_resumed_search_decides_the_same_although_the_clock_has_moved(tmp_path: Path) -> None:
+    first = searched(tmp_path, fewest_macs=0)
+    with patch.object(StrengthSearch, "_train", side_effect=AssertionError("recovered before")):
+        again = searched(tmp_path, fewest_macs=0, deadline=1.0, resume=True)
+    assert [c.trial.id for c in again.made] == [c.trial.id for c in first.made]
+    assert stored(again) == stored(first)
+
+
+def test_labels_and_views_are_used_where_there_are_any(tmp_path: Path) -> None:
+    def methods(name: str, task: Task) -> Distill:
+        (tmp_path / name).mkdir()
+        method = searched(tmp_path / name, 0, deadline=25.0, task=task).made[0].methods[1]
+        assert isinstance(method, Distill)
+        return method
+
+    plain = toy_task(labels=False)
+    labelled = methods("labelled", toy_task())
+    without = methods("without", Task(validate=plain.validate, train=plain.train, augment="image"))
+    assert labelled.label_weight > 0 == without.label_weight
+    assert without.views > 1 == labelled.views
