@@ -101,7 +101,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "labels in some batches": (lambda: [(X, Y), X], "'labels' has 70 samples and another array 140"),
     "objects": (lambda: (X, np.array([{}] * COUNT)), "'labels' holds Python objects: give an array of numbers"),
     "ragged lists": (lambda: ([[1.0, 2.0], [3.0]], [0, 1]), "'x' is not an array: .*inhomogeneous"),
-    "ragged batches": (lambda: [X[:9], X[9:, :2]], r"samples of 'x' have the shapes \(2, 4\), \(3, 4\): make them equal"),
+    "ragged batches": (lambda: [X[:9], X[9:, :2]], r"'x' have the shapes \(2, 4\), \(3, 4\): make them equal"),
     "a list instead of a tuple": (lambda: [X, Y], "have to be a tuple"),
     "single samples": (lambda: [(X[0], 3), (X[1], 4)], "'labels' is a single int: give batches"),
     "a single number": (lambda: (X, 3), "'labels' is a single int"),
@@ -137,7 +137,8 @@ def test_one_array_for_several_inputs_is_refused(source: Any) -> None:
 @pytest.mark.parametrize("what", ["validate", "train"])
 def test_what_can_be_read_only_once_is_refused(what: str) -> None:
     with pytest.raises(SlimlineError, match=rf"Task\({what}=\.\.\.\) is a generator, which can be read only once"):
-        Task(**{"validate": (X, Y), what: (batch for batch in [(X, Y)])})
+        batches = (batch for batch in [(X, Y)])
+        Task(validate=batches) if what == "validate" else Task(validate=(X, Y), train=batches)
 
 
 def test_settings_are_checked_when_the_task_is_made() -> None:
@@ -247,7 +248,7 @@ def test_agreement_is_accuracy_on_the_answers_of_the_original() -> None:
 
 
 def closeness(outputs: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    return -np.abs(outputs[0] - labels)
+    return np.asarray(-np.abs(outputs[0] - labels))
 
 
 def test_a_score_of_your_own() -> None:

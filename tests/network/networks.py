@@ -233,3 +233,27 @@ def zeroed(network: Network, found: AxisGroups, kept: Kept) -> Network:
                 with torch.no_grad():
                     weights[weight].index_fill_(axis, torch.from_numpy(positions[channel]), 0.0)
     return result
+
+
+def differences(one: Network, two: Network) -> list[str]:
+    """What two networks do not share, bit for bit; [] means they are equal."""
+    found = []
+    if (one.input_names, one.output_names, one.history) != (two.input_names, two.output_names, two.history):
+        found.append("names or history")
+    graphs = [[(n.op, n.name, n.target, str(n.args), str(n.kwargs)) for n in x.module.graph.nodes] for x in (one, two)]
+    if graphs[0] != graphs[1]:
+        found.append("graph")
+    for what, ours, theirs in (("weights", one.weights(), two.weights()), ("examples", one.examples, two.examples)):
+        if list(ours) != list(theirs):
+            found.append(what)
+        found += [f"{what} {n}" for n, t in ours.items() if n in theirs and not identical(t, theirs[n])]
+    trainable = [{n for n, _ in x.module.named_parameters()} for x in (one, two)]
+    if trainable[0] != trainable[1]:
+        found.append("what can be trained")
+    if not found and not all(map(identical, one.run(one.examples), two.run(one.examples))):
+        found.append("outputs")
+    return found
+
+
+def identical(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.detach().numpy().tobytes() == b.detach().numpy().tobytes()

@@ -191,7 +191,7 @@ class Branches(nn.Module):
 
 class Items(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * x.max().item().__index__()  # this line
+        return x * int(x.max().item())  # this line
 
 
 class Shapes(nn.Module):

@@ -87,7 +87,7 @@ def test_symmetric_weights_equal_the_scalar_twin(name: str) -> None:
 @pytest.mark.parametrize("name", WEIGHT_FORMATS)
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (6, 5), (6, 4, 3)])
 def test_symmetric_weights_agree_with_torch_fake_quantization(name: str, shape: tuple[int, ...]) -> None:
-    """torch multiplies by a float32 reciprocal, which moves values that lie on the middle of a step: one step at most."""
+    """torch multiplies by a float32 reciprocal, which moves values that lie on the middle of a step by one step."""
     fmt = int_format(name)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     scales = symmetric_scales(weight, fmt)

@@ -90,28 +90,48 @@ def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
         read_source(tmp_path / "absent" / "job.py")
 
 
+WITH_TASK, WITH_MODEL = HEAD + TASK, HEAD + MODEL
+DEEP = "def model():\n    x = 1\n    return make()\n\ndef make():\n    return torch.zeros(2) @ torch.zeros(3)\n"
 JOBS = {
     "a syntax error": ("x = 1\ndef task(:\n", r"cannot be run: SyntaxError: .*line 2\)"),
     "an error at the top": ("x = 1\n\ny = 1 / 0\n", r"cannot be run: ZeroDivisionError: division by zero \(line 3\)\."),
     "an import that is missing": ("import no_such_package\n", r"cannot be run: ModuleNotFoundError: .*\(line 1\)\."),
     "nothing": ("", r"defines no model\(\): a job has model\(\) -> torch module and task\(\) -> slimline\.Task\."),
-    "no task": (HEAD + MODEL, r"defines no task\(\)"),
-    "no model": (HEAD + TASK, r"defines no model\(\)"),
-    "a task that is no function": (HEAD + MODEL + "task = 3\n", r"defines no task\(\)"),
-    "a task that fails": (HEAD + MODEL + "def task():\n    raise ValueError('no data')\n", r"task\(\) failed: ValueError: no data \(line 8\)\."),
-    "a model that fails deep inside": (
-        HEAD + TASK + "def model():\n    x = 1\n    return make()\n\ndef make():\n    return torch.zeros(2) @ torch.zeros(3)\n",
-        r"model\(\) failed: RuntimeError: .*\(line 10\)\.",
+    "no task": (WITH_MODEL, r"defines no task\(\)"),
+    "no model": (WITH_TASK, r"defines no model\(\)"),
+    "a task that is no function": (WITH_MODEL + "task = 3\n", r"defines no task\(\)"),
+    "a task that fails": (
+        WITH_MODEL + "def task():\n    raise ValueError('no data')\n",
+        r"task\(\) failed: ValueError: no data \(line 8\)\.",
     ),
-    "a model that needs arguments": (HEAD + TASK + "def model(x):\n    return x\n", r"model\(\) failed: TypeError: .*missing 1"),
-    "a task of another type": (HEAD + MODEL + "def task():\n    return 3\n", r"task\(\) returned a int: return a slimline\.Task\."),
-    "a task that is forgotten": (HEAD + MODEL + "def task():\n    pass\n", r"task\(\) returned a NoneType"),
-    "a model of another type": (HEAD + TASK + "def model():\n    return [1]\n", r"model\(\) returned a list: return a torch module\."),
-    "a model class": (HEAD + TASK + "def model():\n    return torch.nn.Linear\n", r"model\(\) returned a type"),
-    "inputs that fail": (HEAD + TASK + MODEL + "def inputs():\n    return 1 / 0\n", r"inputs\(\) failed: ZeroDivisionError.*\(line 10\)"),
-    "inputs of another shape": (HEAD + TASK + MODEL + "def inputs():\n    return torch.zeros(2, 9)\n", "Linear cannot be traced"),
-    "a wrong setting": (HEAD + MODEL + "def task():\n    return sl.Task(None, augment='x')\n", r"augment='x'\) is unknown"),
-}  # fmt: skip
+    "a model that fails deep inside": (WITH_TASK + DEEP, r"model\(\) failed: RuntimeError: .*\(line 11\)\."),
+    "a model that needs arguments": (
+        WITH_TASK + "def model(x):\n    return x\n",
+        r"model\(\) failed: TypeError: .*missing 1",
+    ),
+    "a task of another type": (
+        WITH_MODEL + "def task():\n    return 3\n",
+        r"task\(\) returned a int: return a slimline\.Task\.",
+    ),
+    "a task that is forgotten": (WITH_MODEL + "def task():\n    pass\n", r"task\(\) returned a NoneType"),
+    "a model of another type": (
+        WITH_TASK + "def model():\n    return [1]\n",
+        r"model\(\) returned a list: return a torch module\.",
+    ),
+    "a model class": (WITH_TASK + "def model():\n    return torch.nn.Linear\n", r"model\(\) returned a type"),
+    "inputs that fail": (
+        WITH_TASK + MODEL + "def inputs():\n    return 1 / 0\n",
+        r"inputs\(\) failed: ZeroDivisionError.*\(line 10\)",
+    ),
+    "inputs of another shape": (
+        WITH_TASK + MODEL + "def inputs():\n    return torch.zeros(2, 9)\n",
+        "Linear cannot be traced",
+    ),
+    "a wrong setting": (
+        WITH_MODEL + "def task():\n    return sl.Task(None, augment='x')\n",
+        r"augment='x'\) is unknown",
+    ),
+}
 
 
 @pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
@@ -168,8 +188,9 @@ def test_data_that_is_no_npz_file_of_numbers_gives_a_sentence(tmp_path: Path) ->
     np.save(tmp_path / "plain.npy", X.numpy())
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     contents = {
-        "empty": b"", "short": whole[:10], "half": whole[: len(whole) // 2], "flipped": bytes(flipped), "text": b"x,y\n1,2\n",
-        "array": (tmp_path / "plain.npy").read_bytes(), "objects": (tmp_path / "objects.npz").read_bytes(),
+        "empty": b"", "short": whole[:10], "half": whole[: len(whole) // 2], "flipped": bytes(flipped),
+        "text": b"x,y\n1,2\n", "array": (tmp_path / "plain.npy").read_bytes(),
+        "objects": (tmp_path / "objects.npz").read_bytes(),
     }  # fmt: skip
     for name, data in contents.items():
         path = tmp_path / f"{name}.npz"

@@ -85,7 +85,7 @@ def test_nothing_to_trace_with() -> None:
 
 def test_a_torchscript_module_is_refused() -> None:
     with pytest.warns(DeprecationWarning):
-        scripted = torch.jit.trace(nn.Linear(4, 3), X)
+        scripted = torch.jit.trace(nn.Linear(4, 3), X)  # type: ignore[no-untyped-call]
     with pytest.raises(SlimlineError, match="TorchScript module cannot be traced: give the original nn.Module"):
         from_module(scripted, X)
 

@@ -129,7 +129,7 @@ class Evidence:
         if ratio.value >= 1:
             return "best"
         self.limits.append(
-            f"Trial {number(self.best.trial)} ({self.best.trial.precision} in {self.best.trial.label}) passed, but took "
+            f"Trial {number(self.best.trial)} ({self.best.trial.precision} in {self.best.trial.label}) passed but took "
             f"{1 / ratio.value:.2f} times as long as the original in {original.trial.label}: the original is returned."
         )
         self.best = original

@@ -138,7 +138,7 @@ def read_data(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     if not path.exists():
         raise SlimlineError(f"{path} does not exist{_near(path)}.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise SlimlineError(

@@ -1,0 +1,373 @@
+"""The whole search: on real files once, and with planted latencies where the question is what it decides."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from slimline.errors import SlimlineError
+from slimline.measure.statistics import Verdict
+from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.recipe import Recipe
+from slimline.network import container
+from slimline.report.certificate import Certificate
+from slimline.runtimes.runtime import Artifact
+from slimline.search import bench as bench_module
+from slimline.search import certify as certify_module
+from slimline.search import optimize as optimize_module
+from slimline.search import strength as strength_module
+from slimline.search.bench import Bench
+from slimline.search.budget import Budget
+from slimline.search.evidence import Result
+from slimline.search.listener import Silent
+from slimline.search.optimize import Settings, optimize
+from slimline.search.strength import StrengthSearch
+from slimline.search.study import Study, Trial
+from slimline.task import Samples, Task
+from tests.search.stand_ins import from_macs, pretending
+from tests.toys import SHORT_RACE, Toy, finished_run, patterns, toy, toy_task, write_job
+
+ONLY = ("onnxruntime",)
+
+
+def search(folder: Path, task: Task | None = None, listener: Any = None, **values: Any) -> Result:
+    """A pretended search over the toy; ``resume`` continues it."""
+    budget = {"max_drop": 0.08, "time_s": 5.0} | {k: v for k, v in values.items() if k not in ("resume", "seed")}
+    settings = Settings(folder / "run", ONLY, values.get("seed", 0), values.get("resume", False))
+    return optimize(toy(), task or toy_task(), Budget(**budget), settings=settings, listener=listener)
+
+
+def trials_of(folder: Path) -> list[Trial]:
+    study = Study(folder / "study.sqlite", Study.stored_fact(folder / "study.sqlite", "identity"), resume=True)
+    try:
+        return study.trials()
+    finally:
+        study.close()
+
+
+# --- on real files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_short_run_delivers_a_file_and_a_complete_certificate() -> None:
+    folder, result = finished_run()
+    certificate = Certificate.model_validate(result.certificate)
+    assert result.verdict is Verdict.PASS and certificate.verdict is Verdict.PASS and result.met
+    best = certificate.best
+    assert (folder / best.artifact).is_file() and result.path.is_file()
+    for path in (folder / best.artifact, result.path):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == best.sha256
+    assert best.size_bytes == result.path.stat().st_size
+    assert best.drop_lower <= best.drop <= best.drop_upper <= certificate.budget.max_drop
+    assert best.score == pytest.approx(certificate.original.score - best.drop)
+    assert certificate.trials == len(certificate.study) == len(trials_of(folder))
+    assert certificate.hashes.network == hashlib.sha256((folder / "original.slim").read_bytes()).hexdigest()
+
+
+def test_every_field_of_the_design_is_there() -> None:
+    """Section 8 of DESIGN.md names them; the page is read, so that page and file cannot drift apart."""
+    text = (Path(__file__).parents[2] / "DESIGN.md").read_text().split("`certificate.json` (ratios")[1]
+    block = text.split("```")[1]
+    names = [line.split()[0].rstrip(",") for line in block.splitlines() if line and not line.startswith(" ")]
+    certificate = finished_run()[1].certificate
+    assert len(names) > 15 and set(names) == set(certificate)
+    inside = block.split("best         {")[1].split("}")[0].replace("\n", " ").split(",")
+    assert {name.strip() for name in inside} == set(certificate["best"]) == set(certificate["front"][0])
+
+
+def test_no_regret_on_real_files() -> None:
+    best = finished_run()[1].certificate["best"]
+    assert best["speedup_vs_best_original"] >= 1
+    assert best["speedup_low"] <= best["speedup"] <= best["speedup_high"]
+
+
+def test_the_certify_split_was_read_by_nobody_else() -> None:
+    """Splits are disjoint and their sizes are those in the certificate."""
+    task = toy_task().read(("image",))
+    splits = task.splits(0)
+    assert finished_run()[1].certificate["splits"] == {"calibrate": 256, "search": 90, "certify": 210}
+    rows = [{x.tobytes() for x in part.inputs["image"]} for part in (splits.train, splits.search, splits.certify)]
+    assert not rows[0] & rows[2] and not rows[1] & rows[2] and not rows[0] & rows[1]
+
+
+# --- what it decides --------------------------------------------------------------------------------------------------
+
+
+def slower(**factors: float) -> Callable[[Artifact], float]:
+    """Milliseconds from MACs, multiplied for files of integers, and for float files without batch norm."""
+
+    def milliseconds(artifact: Artifact) -> float:
+        network = container.load(artifact.path)
+        integers = any(t.dtype is torch.int8 for t in network.weights().values())
+        folded = not any("norm" in name for name in network.weights())
+        kind = "int8" if integers else "folded" if folded else "original"
+        return from_macs(artifact) * factors.get(kind, 1.0)
+
+    return milliseconds
+
+
+def test_the_fastest_that_passes_is_returned(tmp_path: Path) -> None:
+    with pretending(slower(folded=0.9)):
+        result = search(tmp_path)
+    best = result.certificate["best"]
+    assert result.best.stage == "int8" and best["speedup_vs_best_original"] == pytest.approx(1.7, abs=0.15)
+    assert best["speedup"] == pytest.approx(4 * best["speedup_vs_best_original"], rel=0.01)
+    assert best["speedup_vs_int8_only"] == pytest.approx(1, abs=0.01)
+    assert result.speedup == best["speedup"]
+
+
+def test_no_regret_when_nothing_helps(tmp_path: Path) -> None:
+    with pretending(slower(int8=5, folded=1.2)):
+        result = search(tmp_path)
+    assert result.best.stage == "original" and result.best.runtime == "onnxruntime"
+    assert result.certificate["best"]["speedup_vs_best_original"] == pytest.approx(1, abs=0.005)
+
+
+def test_no_regret_when_the_last_race_shows_that_the_search_was_lucky(tmp_path: Path) -> None:
+    with pretending(slower(folded=0.98, int8=5), final=slower(folded=1.1, int8=5)):
+        result = search(tmp_path)
+    best = result.certificate["best"]
+    assert result.best.stage == "original" and result.best.status == "best"
+    assert best["trial"] == 2 and best["speedup_vs_best_original"] == 1.0
+    assert best["sha256"] == hashlib.sha256(result.path.read_bytes()).hexdigest()
+    assert "took 1.10 times as long as the original in onnxruntime: the original is returned." in "".join(
+        result.certificate["limits"]
+    )
+    Certificate.model_validate(result.certificate)
+
+
+def test_a_candidate_that_loses_too_much_is_never_returned(tmp_path: Path) -> None:
+    """Quantised networks answer at random here; they are the fastest, and not even looked at by the certifier."""
+
+    def wrong(self: Bench, trial: Trial) -> None:
+        trial.score, trial.drop = (0.3, 0.7) if trial.precision == "int8" else (1.0, 0.0)
+
+    with pretending(slower(folded=0.9)), patch.object(Bench, "_score", wrong):
+        result = search(tmp_path)
+    assert result.best.stage == "free"
+    dropped = [row for row in result.certificate["study"] if row["precision"] == "int8" and row["stage"] == "int8"]
+    assert {row["why"] for row in dropped} == {"lost 70.00 points on the search split"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"max_latency_ms": 1e-6}, "The best latency is .* ms, above the 1e-06 ms asked for"),
+        ({"max_size_bytes": 10}, "The smallest file is .* bytes, above the 10 asked for"),
+        ({"min_speedup": 50.0}, "not surely the 50 asked for"),
+    ],
+)
+def test_a_missed_limit_is_a_fail_that_still_delivers(tmp_path: Path, limits: dict[str, Any], sentence: str) -> None:
+    with pretending():
+        result = search(tmp_path, **limits)
+    certificate = Certificate.model_validate(result.certificate)
+    assert result.verdict is Verdict.FAIL and certificate.verdict is Verdict.FAIL and not result.met
+    assert result.path.exists() and certificate.sentence.startswith("FAIL: a limit of the budget was not met")
+    assert any(re.search(sentence, limit) for limit in certificate.limits)
+
+
+def test_too_few_samples_for_the_verdict_is_cant_tell(tmp_path: Path) -> None:
+    with pretending():
+        result = search(tmp_path, max_drop=0.001)
+    certificate = Certificate.model_validate(result.certificate)
+    assert result.verdict is Verdict.CANT_TELL and certificate.sentence.startswith("CAN'T TELL: ")
+    assert "samples would decide" in certificate.sentence and result.path.exists()
+
+
+def test_size_is_minimised_when_that_is_asked_for(tmp_path: Path) -> None:
+    with pretending(slower(int8=3)):
+        result = search(tmp_path, minimize="size")
+    sizes = [row["size_bytes"] for row in result.certificate["study"] if row["stage"] in ("original", "free", "int8")]
+    assert result.best.size_bytes == min(sizes) and result.best.precision == "int8"
+
+
+def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
+    certificates = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        with pretending():
+            certificates.append(search(tmp_path / name, seed=3).certificate)
+    for varying in ("seconds", "machine"):
+        for certificate in certificates:
+            certificate.pop(varying)
+    for row in itertools.chain(*(c["study"] for c in certificates)):
+        row["seconds"] = 0
+    assert certificates[0] == certificates[1]
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_resuming_a_finished_search_repeats_no_trial(tmp_path: Path) -> None:
+    with pretending():
+        first = search(tmp_path)
+        before = trials_of(tmp_path / "run")
+        with (
+            patch.object(Recipe, "apply", side_effect=AssertionError("applied before")),
+            patch.object(bench_module, "race", side_effect=AssertionError("raced before")),
+        ):
+            again = search(tmp_path, resume=True)
+    assert trials_of(tmp_path / "run") == before
+    for key in ("best", "front", "sensitivity", "layers", "limits", "study"):
+        assert again.certificate[key] == first.certificate[key]
+
+
+class StopAt(Silent):
+    """Presses Ctrl-C when a stage begins."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.said: list[str] = []
+
+    def stage(self, title: str) -> None:
+        if self.title in title:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_ctrl_c_certifies_the_best_so_far(tmp_path: Path) -> None:
+    listener = StopAt("How sensitive")
+    with pretending():
+        result = search(tmp_path, listener=listener)
+    assert result.verdict is Verdict.PASS and result.best.stage == "int8"
+    assert {t.stage for t in trials_of(tmp_path / "run")} == {"original", "free", "int8"}
+    assert any("Stopped by Ctrl-C" in line for line in listener.said)
+
+
+def test_ctrl_c_before_anything_was_timed_stops(tmp_path: Path) -> None:
+    with pretending(), pytest.raises(KeyboardInterrupt):
+        search(tmp_path, listener=StopAt("The original"))
+
+
+def test_a_search_that_broke_off_is_continued_where_it_was(tmp_path: Path) -> None:
+    class Crash(Exception):
+        pass
+
+    real = Bench.trial
+    begun: list[str] = []
+
+    def crashing(self: Bench, stage: str, recipe: Recipe, place: tuple[str, str], *rest: Any, **named: Any) -> Trial:
+        begun.append(f"{place} {recipe.to_yaml()}")
+        if len(begun) == 5:
+            raise Crash
+        return real(self, stage, recipe, place, *rest, **named)
+
+    with pretending():
+        with patch.object(Bench, "trial", crashing), pytest.raises(Crash):
+            search(tmp_path)
+        kept = trials_of(tmp_path / "run")
+        result = search(tmp_path, resume=True)
+    assert len(kept) == 4
+    assert [t.id for t in trials_of(tmp_path / "run")][:4] == [t.id for t in kept]
+    (tmp_path / "fresh").mkdir()
+    with pretending():
+        fresh = search(tmp_path / "fresh")
+    assert result.certificate["best"] == fresh.certificate["best"]
+
+
+@pytest.mark.parametrize("values", [{"max_drop": 0.05}, {"minimize": "size"}, {"seed": 1}])
+def test_another_budget_or_seed_is_another_study(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pretending():
+        search(tmp_path)
+        with pytest.raises(SlimlineError, match="holds a study of something else .different " + next(iter(values))):
+            search(tmp_path, resume=True, **values)
+        with pytest.raises(SlimlineError, match="already holds a study: pass --resume"):
+            search(tmp_path, **values)
+
+
+def test_more_time_continues_the_same_study(tmp_path: Path) -> None:
+    with pretending():
+        search(tmp_path)
+        assert search(tmp_path, resume=True, time_s=6.0).verdict is Verdict.PASS
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "sentence"),
+    [(("onnxruntme",), "did you mean 'onnxruntime'"), (("tensorrt",), "No runtime is called 'tensorrt'")],
+)
+def test_an_unknown_runtime_is_one_sentence(tmp_path: Path, runtimes: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(SlimlineError, match=sentence):
+        optimize(toy(), toy_task(), settings=Settings(tmp_path, runtimes))
+
+
+def test_a_negative_seed_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SlimlineError, match="seed -1 .* 0 or more"):
+        optimize(toy(), toy_task(), settings=Settings(tmp_path, ONLY, seed=-1))
+
+
+def test_no_task_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SlimlineError, match="comes without a task: pass task=, or give a JOB.py"):
+        optimize(toy(), out=tmp_path)
+
+
+def test_outputs_that_do_not_match_the_labels_are_found_before_anything_is_measured(tmp_path: Path) -> None:
+    images, labels = patterns(100, seed=1)
+    task = Task(validate={"image": images, "labels": labels + 2})
+    with (
+        patch.object(Bench, "trial", side_effect=AssertionError("too late")),
+        pytest.raises(SlimlineError, match="4 classes but the labels run from 2 to 5"),
+    ):
+        optimize(toy(), task, settings=Settings(tmp_path, ONLY))
+
+
+def test_scores_that_are_not_finite_are_one_sentence(tmp_path: Path) -> None:
+    def broken(outputs: list[Any], labels: Any) -> Any:
+        return np.full(len(labels), np.nan)
+
+    with pytest.raises(SlimlineError, match="The score of sample 0 is nan: scores have to be finite"):
+        optimize(toy(), Task(validate=toy_task().validate, score=broken), settings=Settings(tmp_path, ONLY))
+
+
+def test_a_quantised_network_is_refused(tmp_path: Path) -> None:
+    quantised = Recipe([QuantizeStatic()]).apply(toy(), toy_task()).network
+    with pretending(), pytest.raises(SlimlineError, match="the network is quantised already"):
+        optimize(quantised, toy_task(), settings=Settings(tmp_path, ONLY))
+
+
+def test_a_module_is_traced_with_the_samples_of_the_task(tmp_path: Path) -> None:
+    class Seen(Exception):
+        pass
+
+    def peek(self: Any) -> None:
+        raise Seen(type(self.network).__name__, list(self.network.examples), isinstance(self.splits.search, Samples))
+
+    module: nn.Module = Toy().eval()
+    with patch.object(optimize_module.Search, "run", peek), pytest.raises(Seen) as seen:
+        optimize(module, toy_task(), time="90s", settings=Settings(tmp_path, ONLY))
+    assert seen.value.args == ("Network", ["image"], True)
+
+
+# --- with pruning, on real files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_search_with_pruning_on_real_files(tmp_path: Path) -> None:
+    """Forty seconds: originals, int8, sensitivity, candidates, a full recovery, in two runtimes; then resumed."""
+    job = write_job(tmp_path, validate=1200)
+    budget, settings = Budget(max_drop=0.03, time_s=60.0), Settings(tmp_path / "run")
+    with (
+        patch.object(bench_module, "QUICK", SHORT_RACE),
+        patch.object(certify_module, "FINAL_RACE", SHORT_RACE),
+        patch.object(optimize_module, "CERTIFY_SECONDS", 5.0),
+        patch.object(strength_module, "EXPORT_SECONDS", 2.0),
+    ):
+        result = optimize(job, budget=budget, settings=settings)
+        with patch.object(StrengthSearch, "_train", side_effect=AssertionError("recovered before")):
+            again = optimize(job, budget=budget, settings=Settings(tmp_path / "run", resume=True))
+    certificate = Certificate.model_validate(result.certificate)
+    assert {row.stage for row in certificate.study} == {"original", "free", "int8", "probe", "pruned"}
+    assert certificate.sensitivity and certificate.best.speedup_vs_best_original >= 1
+    assert {row.runtime for row in certificate.study} >= {"torch", "onnxruntime", "openvino"}
+    assert len(again.certificate["study"]) == len(certificate.study)
