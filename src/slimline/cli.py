@@ -9,7 +9,7 @@ import typer
 from slimline.errors import SlimlineError
 
 EXIT = {"PASS": 0, "FAIL": 3, "CAN'T TELL": 4}
-BAD_INPUT = 2
+BAD_INPUT, STOPPED = 2, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ Time = Annotated[str, typer.Option(help="length of the search: 90s, 10m, 2h")]
 Runtimes = Annotated[str, typer.Option(help="comma separated; all that are installed when left out")]
 Out = Annotated[Path, typer.Option(help="folder for the results")]
 Resume = Annotated[bool, typer.Option("--resume", help="continue the study in the output folder")]
-Seed = Annotated[int, typer.Option(help="splits, order of samples, everything random")]
+Seed = Annotated[int, typer.Option(min=0, help="splits, order of samples, everything random")]
 
 
 @app.command()
@@ -73,8 +73,12 @@ def optimize(
         time_s=parse_quantity(time, SECONDS, "--time", "10m"),
     )
     names = tuple(n.strip() for n in runtimes.split(",") if n.strip())
-    with Console(budget.time_s) as console:
-        result = run(source, budget=budget, settings=Settings(out, names, seed, resume), listener=console)
+    try:
+        with Console(budget.time_s) as console:
+            result = run(source, budget=budget, settings=Settings(out, names, seed, resume), listener=console)
+    except KeyboardInterrupt as stop:
+        typer.echo("slimline: stopped before there was anything to keep.", err=True)
+        raise typer.Exit(STOPPED) from stop
     final_table(Certificate.read(out / "certificate.json"))
     typer.echo(f"{result.path}\n{out / 'report.html'}")
     raise typer.Exit(EXIT[str(result.verdict)])
@@ -146,11 +150,9 @@ def main() -> None:
     try:
         app()
     except SlimlineError as error:
-        typer.echo(f"slimline: {error}", err=True)
+        sentence = " ".join(line.strip() for line in str(error).splitlines())  # what user code raised may have many lines
+        typer.echo(f"slimline: {sentence}", err=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("slimline: stopped before there was anything to keep.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

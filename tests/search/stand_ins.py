@@ -88,7 +88,7 @@ def no_memory(artifact: Artifact, inputs: Mapping[str, Array], threads: int, bat
 def pretending(searched: Milliseconds = from_macs, final: Milliseconds | None = None) -> Iterator[None]:
     """Nothing is started and nothing is timed; ``final`` are the latencies of the last race."""
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(RUNTIMES, {"onnxruntime": InProcess()}))
+        stack.enter_context(patch.dict(RUNTIMES, {"torch": TorchEager(), "onnxruntime": InProcess()}, clear=True))
         for module, name, value in (
             (bench, "race", planted_race(searched)),
             (bench, "artifact_outputs", outputs_here),

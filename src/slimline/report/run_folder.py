@@ -1,9 +1,11 @@
 """The public `optimize`: search, then write certificate.json and report.html into the run's folder."""
 
+import sqlite3
 from pathlib import Path
 
 from torch import nn
 
+from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.report.certificate import Certificate
 from slimline.report.html import write_report
@@ -33,10 +35,16 @@ def optimize(
         out: folder for the results; that of ``settings`` when settings are given.
 
     Raises:
-        SlimlineError: the input cannot be used; one sentence.
+        SlimlineError: the input cannot be used, or the disk is full; one sentence.
     """
-    result = search(model, task, budget, time, out, settings, listener)
     folder = settings.out if settings is not None else Path(out)
+    try:
+        result = search(model, task, budget, time, out, settings, listener)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SlimlineError(
+            f"The run in {folder} broke off ({reason}): make room and continue it with --resume, or choose another --out."
+        ) from error
     certificate = Certificate.model_validate(result.certificate)
     certificate.write(folder / "certificate.json")
     write_report(certificate, folder / "report.html")

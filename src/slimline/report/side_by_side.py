@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from slimline.errors import SlimlineError
@@ -45,7 +46,7 @@ def compare_files(names: list[str], data: Path | None) -> None:
     inputs.pop("labels", None)
     threads = usable_cores()
     console = Console()
-    result = race(artifacts, inputs, CERTIFIED, threads, lambda line: console.print(line, style="dim"))
+    result = race(artifacts, inputs, CERTIFIED, threads, lambda line: console.print(line, style="dim", markup=False))
     table = Table(
         "file", "runtime", "ms per call", "95 % interval", "times as fast as the first", "bytes", "peak memory"
     )
@@ -55,7 +56,7 @@ def compare_files(names: list[str], data: Path | None) -> None:
         ratio = result.ratio(first, label)
         memory = runner_memory(artifact, inputs, threads).value
         table.add_row(
-            artifact.path.name, artifact.label, f"{latency.value:.4f}", f"{latency.low:.4f} to {latency.high:.4f}",
+            escape(artifact.path.name), escape(artifact.label), f"{latency.value:.4f}", f"{latency.low:.4f} to {latency.high:.4f}",
             "1" if label == first else f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
             f"{artifact.size_bytes:,}", f"{memory / 1e6:.0f} MB",
         )  # fmt: skip
@@ -67,9 +68,8 @@ def _example_inputs(artifacts: list[Artifact]) -> dict[str, Array]:
         if artifact.path.suffix == ".slim":
             return {name: x.numpy() for name, x in container.load(artifact.path).examples.items()}
     raise SlimlineError(
-        "None of the files carries example inputs, and speed on made-up ones misleads: pass --data DATA.npz with "
-        "one array "
-        "per input name."
+        "None of the files carries example inputs, and speed on made-up ones misleads: pass --data DATA.npz with one "
+        "array per input name."
     )
 
 
@@ -79,6 +79,6 @@ def recheck_folder(folder: Path) -> bool:
     checks = recheck(folder, certificate.model_dump(mode="json"))
     table = Table("claim", "", "found here")
     for check in checks:
-        table.add_row(check.what, MARKS[check.holds], check.found)
+        table.add_row(escape(check.what), MARKS[check.holds], escape(check.found))
     Console().print(table)
     return all(check.holds is not False for check in checks)

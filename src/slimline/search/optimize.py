@@ -47,6 +47,10 @@ class Settings:
     seed: int = 0
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise SlimlineError(f"The seed {self.seed} cannot be used: give a whole number, 0 or more.")
+
 
 def optimize(
     model: nn.Module | Network | Path | str,
