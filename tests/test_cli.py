@@ -23,7 +23,7 @@ from slimline.report import run_folder
 from slimline.search import recheck as recheck_module
 from slimline.search.budget import Budget
 from slimline.search.optimize import Settings
-from tests.report.fixture import certificate
+from tests.report.fixture import certificate, certificate_data
 from tests.search.stand_ins import pretending
 from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run, toy, toy_task, write_job
 
@@ -70,7 +70,10 @@ BAD_JOBS = {
         "The task has 59 validation samples, too few to split into calibrate, search and certify: give at least 60",
     ),
     "no_task": ("", "defines no task()"),
-    "no_labels": ("def task(): return sl.Task(validate={'input': IMAGES}, score='accuracy')", "needs labels in validate"),
+    "no_labels": (
+        "def task(): return sl.Task(validate={'input': IMAGES}, score='accuracy')",
+        "needs labels in validate",
+    ),
     "broken": ("def task(): return 1 / 0", "task() failed: ZeroDivisionError"),
     "syntax": ("def task(:", "cannot be run: SyntaxError"),
     "many_lines": ("def task(): raise ValueError('one\\ntwo\\n\\n  three')", "ValueError: one two  three"),
@@ -219,7 +222,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_sentence(
 def test_a_study_that_is_there_already_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copy_of_finished_run(tmp_path)
     job = finished_run()[0].parent / "toy_job.py"
-    options = ["--out", folder, "--runtimes", "onnxruntime", "--max-drop", "8%"]
+    options: list[str | Path] = ["--out", folder, "--runtimes", "onnxruntime", "--max-drop", "8%"]
     assert "already holds a study: pass --resume" in refused(capsys, "optimize", job, *options)
     said = refused(capsys, "optimize", job, *options, "--resume", "--seed", "5")
     assert "holds a study of something else (different seed)" in said
@@ -227,7 +230,13 @@ def test_a_study_that_is_there_already_is_one_sentence(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(
     "arguments",
-    [["optimize"], ["nonsense"], ["optimize", "x.py", "--sed", "1"], ["demo", "--seed", "-1"], ["demo", "--seed", "one"]],
+    [
+        ["optimize"],
+        ["nonsense"],
+        ["optimize", "x.py", "--sed", "1"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", "one"],
+    ],
 )
 def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, errors = run(capsys, *arguments)
@@ -260,10 +269,21 @@ def test_the_exit_code_is_the_verdict(
 
     def found(source: str, **named: Any) -> Any:
         asked.append((source, named["budget"], named["settings"]))
-        certificate(verdict=verdict).write(tmp_path / "certificate.json")
+        certificate(certificate_data() | {"verdict": verdict}).write(tmp_path / "certificate.json")
         return SimpleNamespace(verdict=Verdict(verdict), path=tmp_path / "best" / "network.onnx")
 
-    options = ["--max-drop", "2%", "--minimize", "size", "--max-latency", "2ms", "--max-size", "1MB", "--min-speedup", "3"]
+    options = [
+        "--max-drop",
+        "2%",
+        "--minimize",
+        "size",
+        "--max-latency",
+        "2ms",
+        "--max-size",
+        "1MB",
+        "--min-speedup",
+        "3",
+    ]
     options += ["--time", "90s", "--runtimes", " openvino, onnxruntime ,", "--resume", "--seed", "7"]
     with patch.object(run_folder, "optimize", found):
         left, out, errors = run(capsys, "optimize", "job.py", "--out", tmp_path, *options)
@@ -297,7 +317,7 @@ def test_ctrl_c_before_there_is_anything_is_one_sentence(tmp_path: Path, capsys:
 
 
 def test_optimize_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--max-drop", "8%", "--time", "5s", "--out", tmp_path / "run"]
+    options: list[str | Path] = ["--max-drop", "8%", "--time", "5s", "--out", tmp_path / "run"]
     with pretending():
         code, out, errors = run(capsys, "optimize", write_job(tmp_path), *options)
     assert (code, errors) == (0, [])

@@ -150,7 +150,9 @@ def main() -> None:
     try:
         app()
     except SlimlineError as error:
-        sentence = " ".join(line.strip() for line in str(error).splitlines())  # what user code raised may have many lines
+        sentence = " ".join(
+            line.strip() for line in str(error).splitlines()
+        )  # what user code raised may have many lines
         typer.echo(f"slimline: {sentence}", err=True)
         sys.exit(BAD_INPUT)
 

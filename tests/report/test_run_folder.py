@@ -56,6 +56,8 @@ def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, error: Exception, 
     settings = Settings(tmp_path / "run")
     with (
         patch.object(run_folder, "search", side_effect=error),
-        pytest.raises(SlimlineError, match=f"The run in .*run broke off .{reason}.: make room and continue it with --resume"),
+        pytest.raises(
+            SlimlineError, match=f"The run in .*run broke off .{reason}.: make room and continue it with --resume"
+        ),
     ):
         run_folder.optimize(toy(), toy_task(), settings=settings)

@@ -84,7 +84,9 @@ def test_real_files_are_measured_on_real_inputs(files: Path, capsys: pytest.Capt
 
 
 def test_without_inputs_speed_is_not_made_up(files: Path) -> None:
-    with pytest.raises(SlimlineError, match="None of the files carries example inputs.*--data DATA.npz with one array per"):
+    with pytest.raises(
+        SlimlineError, match="None of the files carries example inputs.*--data DATA.npz with one array per"
+    ):
         compare_files([str(files / "network.onnx")], None)
 
 

@@ -35,7 +35,9 @@ def test_quantities(text: str, units: dict[str, float], value: float) -> None:
     assert parse_quantity(text, units, "--x", "1s") == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "10 M", "1e3s", "ten m", "1.2.3s", "10m 5s", "9" * 400 + "s", "9" * 308 + "h", "nan s"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "m", "10 M", "1e3s", "ten m", "1.2.3s", "10m 5s", "9" * 400 + "s", "9" * 308 + "h", "nan s"]
+)
 def test_what_is_no_quantity_is_one_sentence(text: str) -> None:
     with pytest.raises(SlimlineError, match="--time .* is not understood: write a number with s, m, h, such as 10m"):
         parse_quantity(text, SECONDS, "--time", "10m")

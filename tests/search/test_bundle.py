@@ -23,8 +23,8 @@ SAVE = "import sys, numpy as np, predict; np.save(sys.argv[2], predict.predict(d
 
 def trial(runtime: str, variant: str = "") -> Trial:
     return Trial(
-        "t03", "free", runtime, variant, variant or "fp32", ["FoldBatchNorm()"], "networks/a.slim", "artifacts/a", 1, 2, 3,
-        recipe_yaml="- FoldBatchNorm: {}\n",
+        "t03", "free", runtime, variant, variant or "fp32", ["FoldBatchNorm()"], "networks/a.slim", "artifacts/a",
+        1, 2, 3, recipe_yaml="- FoldBatchNorm: {}\n",
     )  # fmt: skip
 
 

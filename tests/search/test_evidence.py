@@ -48,7 +48,9 @@ def test_nothing_on_the_front_is_beaten_and_all_that_is_not_beaten_is_there(tmp_
 def test_the_front_folder_holds_its_files(tmp_path: Path) -> None:
     folder, result = finished_run()
     files = {p.name.split("-")[0]: p for p in (folder / "front").iterdir()}
-    assert sorted(files) == [f"t{e['trial']:02d}" for e in sorted(result.certificate["front"], key=lambda e: e["trial"])]
+    assert sorted(files) == [
+        f"t{e['trial']:02d}" for e in sorted(result.certificate["front"], key=lambda e: e["trial"])
+    ]
     for entry in result.certificate["front"]:
         assert sha256(files[f"t{entry['trial']:02d}"]) == entry["sha256"]
 
@@ -78,7 +80,9 @@ def test_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     assert best["speedup"] == pytest.approx(original["latency_ms"]["torch"] / best["latency_ms"], rel=0.01)
     fastest = min(original["latency_ms"].values())
     assert best["speedup_vs_best_original"] == pytest.approx(fastest / best["latency_ms"], rel=0.01)
-    assert result.certificate["noise"]["aa_ratio_low"] <= 1.001 and result.certificate["noise"]["aa_ratio_high"] >= 0.999
+    assert (
+        result.certificate["noise"]["aa_ratio_low"] <= 1.001 and result.certificate["noise"]["aa_ratio_high"] >= 0.999
+    )
 
 
 def test_layers_before_and_after_add_up(tmp_path: Path) -> None:
@@ -108,4 +112,6 @@ def test_the_card_and_the_recipe_are_those_of_the_best() -> None:
     card = (folder / "best" / "CARD.md").read_text()
     assert result.certificate["sentence"] in card
     assert all(f"- `{line}`" in card for line in result.certificate["best"]["recipe"])
-    assert (folder / "recipe.yaml").read_text() == (folder / "best" / "recipe.yaml").read_text() == result.best.recipe_yaml
+    assert (
+        (folder / "recipe.yaml").read_text() == (folder / "best" / "recipe.yaml").read_text() == result.best.recipe_yaml
+    )

@@ -84,7 +84,9 @@ def test_one_flipped_byte_of_the_artifact_is_found(tmp_path: Path) -> None:
 
 def test_a_changed_original_is_found(tmp_path: Path) -> None:
     folder = copy_of_finished_run(tmp_path)
-    other = next(p for p in sorted((folder / "networks").iterdir()) if p.read_bytes() != (folder / "original.slim").read_bytes())
+    other = next(
+        p for p in sorted((folder / "networks").iterdir()) if p.read_bytes() != (folder / "original.slim").read_bytes()
+    )
     shutil.copy(other, folder / "original.slim")
     assert by_claim(folder)["the original's checksum"].holds is False
 

@@ -62,7 +62,9 @@ def test_the_widths_tried_and_their_damage() -> None:
     assert all(min(abs(w - 24 * share) for w in widths) <= 2 for share in KEPT_SHARES)
     for option in table[1:]:
         pruned = prune(network, found, {"inner": np.arange(24 - option.width, 24)})
-        assert option.damage == pytest.approx(damage(network, pruned, samples(300).take(slice(0, DAMAGE_SAMPLES))), abs=1e-6)
+        assert option.damage == pytest.approx(
+            damage(network, pruned, samples(300).take(slice(0, DAMAGE_SAMPLES))), abs=1e-6
+        )
     assert table[-1].damage > table[1].damage > 0
 
 

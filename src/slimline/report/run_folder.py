@@ -43,7 +43,8 @@ def optimize(
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SlimlineError(
-            f"The run in {folder} broke off ({reason}): make room and continue it with --resume, or choose another --out."
+            f"The run in {folder} broke off ({reason}): make room and continue it with --resume, "
+            "or choose another --out."
         ) from error
     certificate = Certificate.model_validate(result.certificate)
     certificate.write(folder / "certificate.json")

@@ -56,7 +56,8 @@ def compare_files(names: list[str], data: Path | None) -> None:
         ratio = result.ratio(first, label)
         memory = runner_memory(artifact, inputs, threads).value
         table.add_row(
-            escape(artifact.path.name), escape(artifact.label), f"{latency.value:.4f}", f"{latency.low:.4f} to {latency.high:.4f}",
+            escape(artifact.path.name), escape(artifact.label), f"{latency.value:.4f}",
+            f"{latency.low:.4f} to {latency.high:.4f}",
             "1" if label == first else f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
             f"{artifact.size_bytes:,}", f"{memory / 1e6:.0f} MB",
         )  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_bias_has_the_step_of_its_accumulator() -> None:
     network = QuantizeStatic(ops=OPS).apply(folded, toy_task()).network
     weights = network.weights()
     (first,) = (value for value, _ in pairs(network) if value.op == "placeholder")
-    step = next(iter(first.users)).args[1]
+    step = float(str(next(iter(first.users)).args[1]))
     bias = next(name for name in weights if name.startswith("stem.bias") and name.endswith("_scale"))
     torch.testing.assert_close(weights[bias], weights["stem.weight_scale"] * step)
     assert weights[bias.replace("_scale", "_quantized")].dtype is torch.int32

@@ -1,5 +1,7 @@
 """Folding changes nothing but rounding, agrees with torch's own fusion, and leaves alone what it cannot fold."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,13 +35,13 @@ LAYERS: list[tuple[nn.Module, nn.Module, tuple[int, ...]]] = [
 @pytest.mark.parametrize(("layer", "norm", "shape"), LAYERS)
 def test_the_weights_are_those_of_torchs_own_fusion(layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]) -> None:
     random_norm(norm)
-    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
-    theirs = fuse(layer.double().eval(), norm.double().eval())  # type: ignore[type-var]
+    fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+    theirs = fuse(layer.double().eval(), norm.double().eval())
     ours = FoldBatchNorm().apply(trace(nn.Sequential(layer.float(), norm.float()), [torch.randn(shape)])).network
     weights = list(ours.weights().values())
     assert len(weights) == 2
-    torch.testing.assert_close(weights[0], theirs.weight.float())  # type: ignore[operator]
-    torch.testing.assert_close(weights[1], theirs.bias.float())  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(weights[0], theirs.weight.float())
+    torch.testing.assert_close(weights[1], theirs.bias.float())
 
 
 def test_equation_14_by_hand() -> None:
