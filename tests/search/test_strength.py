@@ -16,7 +16,7 @@ from slimline.search import bench as bench_module
 from slimline.search import strength as strength_module
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
-from slimline.search.strength import MOST_CANDIDATES, WEAKEST, StrengthSearch
+from slimline.search.strength import MOST_CANDIDATES, SIZE_SHARE, WEAKEST, StrengthSearch
 from slimline.search.study import Trial
 from slimline.search.table import SensitivityTable
 from slimline.task import Task
@@ -25,6 +25,7 @@ from tests.toys import toy, toy_task
 
 QUANTIZE = QuantizeStatic(ops=("aten.conv2d", "aten.linear"))
 ENOUGH, SECONDS_PER_CANDIDATE = 1000.0, 20.0
+ONE_POINT = Budget(max_drop=0.01)
 
 
 @contextmanager
@@ -48,7 +49,12 @@ def planted_scores(bench: Bench, most_macs_lost: float) -> Iterator[list[float]]
 
 
 def searched(
-    folder: Path, fewest_macs: float, deadline: float = ENOUGH, resume: bool = False, task: Task | None = None
+    folder: Path,
+    fewest_macs: float,
+    deadline: float = ENOUGH,
+    resume: bool = False,
+    task: Task | None = None,
+    budget: Budget = ONE_POINT,
 ) -> StrengthSearch:
     bench = toy_bench(folder, task, resume)
     table = SensitivityTable(bench, toy(), bench.training_task, bench.task.splits(0).calibrate, multiple=2)
@@ -58,7 +64,7 @@ def searched(
         table.measure_damage()
         table.time_groups(int8, QUANTIZE)
         clock[0] = 0.0
-        search = StrengthSearch(bench, table, int8, QUANTIZE, Budget(max_drop=0.01))
+        search = StrengthSearch(bench, table, int8, QUANTIZE, budget)
         search.run(deadline)
     return search
 
@@ -85,13 +91,18 @@ def test_what_fails_is_followed_by_something_weaker(tmp_path: Path) -> None:
     assert "lost 50.00 points after a short recovery" in [t.why for t in trials.values()]
 
 
-def test_widths_cost_at_most_the_share_asked_for(tmp_path: Path) -> None:
-    search = searched(tmp_path, fewest_macs=0)
+@pytest.mark.parametrize(("minimize", "size_share"), [("latency", SIZE_SHARE), ("size", 1.0)])
+def test_widths_cost_at_most_the_share_asked_for(tmp_path: Path, minimize: str, size_share: float) -> None:
+    """The share is one of milliseconds and a little of size, or of size alone."""
+    search = searched(tmp_path, 0, budget=Budget(max_drop=0.01, minimize=minimize))
+    table = search.table
     for candidate in search.made:
         prune = candidate.methods[0]
         assert isinstance(prune, PruneChannels) and prune.keep == 1.0
-        widths = search.table.whole | dict(prune.widths)
-        assert search.table.predict_ms(widths) <= candidate.strength * search.table.predict_ms(search.table.whole)
+        widths = table.whole | dict(prune.widths)
+        ms = table.predict_ms(widths) / table.predict_ms(table.whole)
+        size = table.costs.bytes(widths) / table.costs.bytes(table.whole)
+        assert (1 - size_share) * ms + size_share * size <= candidate.strength
 
 
 def test_the_best_candidate_is_recovered_once_more_from_where_it_was(tmp_path: Path) -> None:
