@@ -72,7 +72,8 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """A YAML list of {method: {hyperparameter: value}} with the values that differ from their defaults."""
-        return yaml.safe_dump([{type(m).__name__: m.changed_fields()} for m in self.methods], sort_keys=False)
+        text: str = yaml.safe_dump([{type(m).__name__: m.changed_fields()} for m in self.methods], sort_keys=False)
+        return text
 
     @staticmethod
     def from_yaml(text: str) -> "Recipe":
