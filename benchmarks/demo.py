@@ -1,6 +1,6 @@
-"""The main job on the bundled network and data, as `make demo` runs it, and the memory of its whole process tree.
+"""`make demo`, as a new user runs it, and the memory of its whole process tree.
 
-python benchmarks/demo.py [RUN_DIR]     (default runs/benchmark-demo; the folder must not hold a study yet)
+It writes runs/demo, which must not be there yet.
 """
 
 import json
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from record import write
+from record import ROOT, write
 
 FIELDS = (
     "speedup", "speedup_low", "speedup_high", "speedup_vs_best_original", "speedup_vs_best_original_low",
@@ -41,9 +41,11 @@ def resident_bytes(root: int) -> int:
 
 def main() -> None:
     """Run the demo as a user would and keep what its certificate says."""
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/benchmark-demo")
+    out = ROOT / "runs" / "demo"
+    if out.exists():
+        sys.exit(f"{out} is there already: move it away, so that the demo starts from nothing.")
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "slimline.cli", "demo", "--out", str(out)])
+    process = subprocess.Popen(["make", "demo"], cwd=ROOT)
     peak = [0]
 
     def watch() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IMPORT_NAME = {"pyyaml": "yaml"}
-IMPORTED_BY_OTHERS = {"onnxscript"}
+IMPORTED_BY_OTHERS: set[str] = set()
 """torch.onnx.export imports it; we do not."""
 
 
