@@ -314,3 +314,22 @@ def test_data_of_another_name_than_the_input_is_told_by_the_network() -> None:
     assert network.input_names == ("input",)
     with pytest.raises(SlimlineError, match="no array for the input 'input'"):
         Task(validate={"image": X}).read(network.input_names)
+
+
+def test_errors_in_the_users_own_score_and_loader_are_sentences() -> None:
+    def broken_score(outputs: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+        raise KeyError("nothing here")
+
+    class BrokenLoader:
+        def __iter__(self) -> "BrokenLoader":
+            return self
+
+        def __next__(self) -> object:
+            raise OSError("the disk is gone")
+
+    x, y = np.zeros((60, 2), np.float32), np.zeros(60, np.int64)
+    task = Task(validate=(x, y), score=broken_score).read(["x"])
+    with pytest.raises(SlimlineError, match="The score function failed on outputs of shape .*KeyError"):
+        task.per_sample([x], task.validate, [x])
+    with pytest.raises(SlimlineError, match="The validate loader failed: OSError: the disk is gone"):
+        Task(validate=BrokenLoader()).read(["x"])

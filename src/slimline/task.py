@@ -144,6 +144,18 @@ class Task:
             return f"mean of the user's score function {getattr(self.score, '__name__', 'score')}"
         return DESCRIPTIONS[str(self.score)]
 
+    def _own_score(self, outputs: list[Array], labels: Array) -> Scores:
+        assert callable(self.score)
+        try:
+            return np.asarray(self.score(outputs, labels), dtype=np.float64)
+        except SlimlineError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            raise SlimlineError(
+                f"The score function failed on outputs of shape {[o.shape for o in outputs]}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
     def per_sample(self, outputs: list[Array], samples: Samples, original: list[Array]) -> Scores:
         """One score per sample.
 
@@ -156,7 +168,7 @@ class Task:
         """
         if callable(self.score):
             labels = samples.labels if samples.labels is not None else original[0]
-            scores = np.asarray(self.score(outputs, labels), dtype=np.float64)
+            scores = self._own_score(outputs, labels)
         else:
             reference = samples.labels if self.score == "accuracy" else _classes(original[0])
             assert reference is not None
@@ -211,6 +223,15 @@ def accuracy(outputs: list[Array], labels: Array) -> Scores:
 SCORES: dict[str, ScoreFunction] = {"accuracy": accuracy, "agreement": accuracy}
 
 
+def _batches(source: Iterable[Any], what: str) -> list[Any]:
+    try:
+        return list(source)
+    except SlimlineError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise SlimlineError(f"The {what} loader failed: {type(error).__name__}: {error}.") from error
+
+
 def read_samples(source: Any, input_names: Sequence[str], what: str) -> Samples:
     """Read a loader, (inputs, labels), or a dict of arrays into `Samples`, and check them."""
     if isinstance(source, Samples):
@@ -224,7 +245,7 @@ def read_samples(source: Any, input_names: Sequence[str], what: str) -> Samples:
         raise SlimlineError(
             f"Task({what}=...) is a {type(source).__name__}: give a loader, (inputs, labels) or a dict of arrays."
         )
-    batches = [_from_batch(batch, input_names, what) for batch in source]
+    batches = [_from_batch(batch, input_names, what) for batch in _batches(source, what)]
     if not batches:
         raise SlimlineError(f"The {what} loader is empty: it has to yield at least one batch.")
     labels = [b.labels for b in batches if b.labels is not None]

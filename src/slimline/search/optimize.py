@@ -247,7 +247,7 @@ class Search:
         certified: list[Certified] = certifier.in_sequence(chain, self.budget.max_drop)
         passed = [c for c in certified if c.verdict is Verdict.PASS]
         best = passed[-1] if passed else certified[0]
-        evidence = Evidence(self, certified, best, float(certifier.scores.mean()))
+        evidence = Evidence(self, certified, best, certifier)
         return evidence.deliver(final_race)
 
 
