@@ -203,7 +203,7 @@ class Evidence:
         if isinstance(model, LatencyModel) and best["macs"] < self.search.originals[0].macs:
             self.limits.append(
                 f"What binds now: about {model.overhead_ms:.3f} ms of a call do not depend on the widths (fit over "
-                f"this study's probes in {best['runtime']}): calls of operators, more than arithmetic."
+                f"this study's probes in {best['runtime']}); narrower layers cannot remove that part."
             )
 
     def _mark(self) -> None:
