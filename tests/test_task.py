@@ -1,6 +1,6 @@
 """Every form of data reads to the same arrays, every bad one gives its sentence, and splits never overlap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -321,10 +321,8 @@ def test_errors_in_the_users_own_score_and_loader_are_sentences() -> None:
         raise KeyError("nothing here")
 
     class BrokenLoader:
-        def __iter__(self) -> "BrokenLoader":
-            return self
-
-        def __next__(self) -> object:
+        def __iter__(self) -> Iterator[object]:
+            yield np.zeros((4, 2), np.float32), np.zeros(4, np.int64)
             raise OSError("the disk is gone")
 
     x, y = np.zeros((60, 2), np.float32), np.zeros(60, np.int64)
