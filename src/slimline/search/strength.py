@@ -22,8 +22,9 @@ from slimline.training.teacher import teacher_outputs
 from slimline.training.views import Views
 
 MOST_CANDIDATES = 2
-WEAKEST = 0.4
-"""The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost."""
+WEAKEST, LEAST_SPAN = 0.4, 0.25
+"""The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost; at
+least this share of what lies above the latter is searched."""
 SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
@@ -77,7 +78,7 @@ class StrengthSearch:
         self.precision, seconds_per_epoch = self._training_speed()
         training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
         short_seconds = training_time * SHORT_SHARE
-        passing, failing = WEAKEST, self._strongest()
+        passing, failing = self._range()
         for number in range(MOST_CANDIDATES):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
             if not self._time_for(number, reserve, deadline):
@@ -103,10 +104,15 @@ class StrengthSearch:
             return size
         return (1 - SIZE_SHARE) * self.table.predict_ms(widths) / self.table.predict_ms(whole) + SIZE_SHARE * size
 
-    def _strongest(self) -> float:
-        """Share of the cost that is left at an eighth of all channels."""
-        whole = self.table.whole
-        return min(0.9 * WEAKEST, self._cost({g: self.table.narrowed(w, 0.125) for g, w in whole.items()}))
+    def _range(self) -> tuple[float, float]:
+        """The weakest and the strongest share of the cost to search between.
+
+        The strongest is what an eighth of all channels still costs. Where that is much, because calls outweigh
+        arithmetic, the weakest moves up with it, so that mild pruning is tried too.
+        """
+        floor = self._cost({g: self.table.narrowed(w, 0.125) for g, w in self.table.whole.items()})
+        weakest = max(WEAKEST, floor + LEAST_SPAN * (1 - floor))
+        return weakest, min(0.9 * weakest, floor)
 
     def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
         """Whether another candidate fits before the full recovery."""
