@@ -22,12 +22,15 @@ NOISY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes
 LEAST_BATCH = 2  # torch.export treats a batch of 0 or 1 as a constant
 
 
-def trace(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> Network:
+def trace(
+    module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor], output_names: tuple[str, ...] = ()
+) -> Network:
     """Trace a module in eval mode with a dynamic batch axis (axis 0 of every input).
 
     Args:
         module: any module that `torch.export` can trace; it is left as it was.
         inputs: example inputs in the order of ``forward``, or by its parameter names.
+        output_names: names of the outputs in order; ``output``, or ``output_0`` and so on, when left out.
 
     Raises:
         SlimlineError: the module cannot be traced; the sentence names the line of the user's code.
@@ -47,8 +50,8 @@ def trace(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) ->
     outputs = next(n for n in graph_module.graph.nodes if n.op == "output").args[0]
     if not outputs or not all(isinstance(output, Node) for output in outputs):
         raise SlimlineError(f"{type(module).__name__} returns something that is no tensor: return tensors only.")
-    output_names = ("output",) if len(outputs) == 1 else tuple(f"output_{i}" for i in range(len(outputs)))
-    return Network(graph_module, examples, output_names, [f"traced from {type(module).__name__}"]).verify()
+    made_up = ("output",) if len(outputs) == 1 else tuple(f"output_{i}" for i in range(len(outputs)))
+    return Network(graph_module, examples, output_names or made_up, [f"traced from {type(module).__name__}"]).verify()
 
 
 def _input_names(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> list[str]:
@@ -96,6 +99,9 @@ def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.E
         with _quiet():
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the user's forward or the tracer raises becomes one sentence
+        ours = _ours(error)
+        if ours is not None:
+            raise ours from error
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if reason.startswith("Constraints violated"):  # the batch is the only free size
             reason = "it works for one batch size only, as x.view(2, -1) does."
@@ -103,6 +109,15 @@ def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.E
             f"{type(module).__name__} cannot be traced by torch.export{_user_line(error)}: {reason} "
             "Rewrite that line with tensor operations whose shapes do not depend on values or on a fixed batch size."
         ) from error
+
+
+def _ours(error: BaseException | None) -> SlimlineError | None:
+    """The sentence that a source's own module raised while it was traced."""
+    while error is not None:
+        if isinstance(error, SlimlineError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""ONNX files: read safely, run as torch functions, traced into a Network."""

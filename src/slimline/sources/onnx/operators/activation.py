@@ -1,0 +1,1 @@
+"""Activations: one input, one output, element by element."""

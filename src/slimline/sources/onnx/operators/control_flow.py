@@ -1,0 +1,1 @@
+"""If, Loop and Scan: traced where their condition or length is known."""

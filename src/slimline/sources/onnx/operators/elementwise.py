@@ -1,0 +1,1 @@
+"""Arithmetic, comparison, logic and types, element by element."""

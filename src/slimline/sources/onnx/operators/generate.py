@@ -1,0 +1,1 @@
+"""Values from shapes: constants, ranges, random numbers, windows."""

@@ -1,0 +1,1 @@
+"""Resize, grid sampling and what samples between pixels."""

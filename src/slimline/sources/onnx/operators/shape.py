@@ -1,0 +1,1 @@
+"""Shapes: reshape, transpose, slice, join, pad."""
