@@ -54,7 +54,9 @@ def main(wanted: list[str]) -> None:
             print(f"{outcome.operator:24} {outcome.test:60} {outcome.reason}")
     rows = table(outcomes)
     for row in rows:
-        print(f"{row['operator']:28} passed {row['passed']:4}  failed {row['failed']:4}  out of scope {row['out_of_scope']}")
+        print(
+            f"{row['operator']:28} passed {row['passed']:4}  failed {row['failed']:4}  out of scope {row['out_of_scope']}"
+        )
     summary = {name: sum(row[name] for row in rows) for name in ("passed", "failed", "out_of_scope")}
     summary["rate"] = summary["passed"] / max(1, summary["passed"] + summary["failed"])
     print(summary)
