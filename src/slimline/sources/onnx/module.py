@@ -1,16 +1,19 @@
 """An ONNX graph as a torch module: what `torch.export` traces."""
 
-import re
-
 import torch
 from torch import Tensor, nn
 
 from slimline.errors import SlimlineError
+from slimline.network.network import get_tensor
+from slimline.network.trace import put_tensor
 from slimline.sources.onnx.graph import OnnxGraph, OnnxNode
+from slimline.sources.onnx.naming import weight_names
 from slimline.sources.onnx.operators import TABLE, call
 from slimline.sources.onnx.values import Array, Known, Value, tensor, to_tensor
 
 TRAINABLE = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+STATISTICS = ("running_mean", "running_var")
+"""Measured, not trained."""
 
 
 class OnnxModule(nn.Module):
@@ -27,35 +30,22 @@ class OnnxModule(nn.Module):
         super().__init__()
         refuse_unsupported(graph)
         self.graph = graph
-        self._stored: dict[int, str] = {}
-        self._names: set[str] = set()
+        self._stored = weight_names(graph)
+        self._kept: set[str] = set()
         self._store(graph)
 
     def _store(self, graph: OnnxGraph) -> None:
-        for name, array in graph.constants.items():
-            if array.dtype.kind in "OSU" or id(array) in self._stored:
+        for array in graph.constants.values():
+            name = self._stored[id(array)]
+            if array.dtype.kind in "OSU" or name in self._kept:
                 continue
-            key = self._fresh(name)
-            self._stored[id(array)] = key
+            self._kept.add(name)
             value = to_tensor(array)
-            if value.dtype in TRAINABLE and value.numel() > 1:
-                self.register_parameter(key, nn.Parameter(value))
-            else:
-                self.register_buffer(key, value)
+            trainable = value.dtype in TRAINABLE and value.numel() > 1 and not name.endswith(STATISTICS)
+            put_tensor(self, name, nn.Parameter(value) if trainable else value)
         for node in graph.nodes:
             for inner in node.subgraphs():
                 self._store(inner)
-
-    def _fresh(self, name: str) -> str:
-        """An identifier that no other constant has."""
-        plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "constant"
-        plain = f"w_{plain}" if plain[0].isdigit() or hasattr(self, plain) and plain not in self._names else plain
-        key, number = plain, 1
-        while key in self._names or hasattr(self, key):
-            number += 1
-            key = f"{plain}_{number}"
-        self._names.add(key)
-        return key
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of the graph."""
@@ -86,7 +76,7 @@ class OnnxModule(nn.Module):
         return call(node, [values[name] for name in node.inputs], run_graph)
 
     def _constant(self, array: Array) -> Known:
-        stored: Tensor = getattr(self, self._stored[id(array)])
+        stored: Tensor = get_tensor(self, self._stored[id(array)])
         return Known(array, stored.dtype, stored)
 
 

@@ -3,6 +3,7 @@
 from slimline.sources.onnx.operators import (
     activation,
     attention,
+    canonical,
     control_flow,
     convolution,
     elementwise,
@@ -24,7 +25,7 @@ from slimline.sources.onnx.operators.table import KNOWN_TABLE, TABLE, call
 
 __all__ = ["KNOWN_TABLE", "TABLE", "call"]
 FAMILIES = (
-    activation, attention, control_flow, convolution, elementwise, generate, index, linear, loss, normalization,
+    activation, attention, canonical, control_flow, convolution, elementwise, generate, index, linear, loss, normalization,
     pooling, quantization, recurrent, reduction, resize, shape, signal, vision,
 )  # fmt: skip
 """Importing a family puts its operators into the table."""
