@@ -62,9 +62,9 @@ def searched(
         int8 = bench.trial("int8", Recipe([FoldBatchNorm(), QUANTIZE]), ("torch", ""), scored=False)
         bench.time([int8])
         table.measure_damage()
-        table.time_groups(int8, QUANTIZE)
+        table.time_groups(int8)
         clock[0] = 0.0
-        search = StrengthSearch(bench, table, int8, QUANTIZE, budget)
+        search = StrengthSearch(bench, table, int8, budget)
         search.run(deadline)
     return search
 

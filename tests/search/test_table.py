@@ -26,7 +26,7 @@ def filled(folder: Path, resume: bool = False) -> tuple[SensitivityTable, Trial]
         int8 = bench.trial("int8", Recipe([FoldBatchNorm(), QUANTIZE]), ("torch", ""), scored=False)
         bench.time([int8])
         table.measure_damage()
-        table.time_groups(int8, QUANTIZE)
+        table.time_groups(int8)
     return table, int8
 
 

@@ -26,15 +26,22 @@ QUANTIZED_OPS = frozenset(
         "aten.adaptive_avg_pool2d", "aten.avg_pool2d",
     }
 )  # fmt: skip
+ABSORBED_OPS = frozenset(
+    {
+        "aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.hardswish", "aten.hardsigmoid", "aten.silu",
+        "aten.gelu", "aten.sigmoid", "aten.tanh", "aten.elu", "aten.leaky_relu", "aten.mul", "aten.add",
+    }
+)  # fmt: skip
+"""What its convolution runs on the accumulator before it rounds; products and sums only with numbers."""
 
 
 class OpenVino(Runtime):
-    """The ``openvino`` runtime. Quantised files run in its plain variant: bf16 only touches what is left in float."""
+    """The ``openvino`` runtime. In a quantised file ``bf16`` touches what is left in floating point."""
 
     name = "openvino"
     file_format = "onnx"
     package = "openvino"
-    facts = Facts(quantized_ops=QUANTIZED_OPS, channel_multiple=16)
+    facts = Facts(quantized_ops=QUANTIZED_OPS, absorbed_ops=ABSORBED_OPS, channel_multiple=16)
     variants = MappingProxyType(
         {
             "": MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"}),

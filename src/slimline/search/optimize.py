@@ -125,6 +125,7 @@ class Search:
             identity=digest,
         )
         self.originals: list[Trial] = []
+        self.free: list[Trial] = []
         self.int8: list[Trial] = []
         self.table: SensitivityTable | None = None
 
@@ -172,7 +173,8 @@ class Search:
         self.listener.stage("Free moves: exact simplification and runtime settings")
         fold = Recipe([FoldBatchNorm()])
         places = [(r, v) for r in self.runtimes if r != REFERENCE for v in get_runtime(r).offered_variants()]
-        self._race([self.bench.trial("free", fold, place) for place in places])
+        self.free = [self.bench.trial("free", fold, place) for place in places]
+        self._race(self.free)
 
     def _int8(self) -> None:
         self.listener.stage("8-bit integers")
@@ -184,11 +186,13 @@ class Search:
                 method = QuantizeStatic(
                     observer=observer,
                     ops=tuple(sorted(facts.quantized_ops)),
+                    absorbed=tuple(sorted(facts.absorbed_ops)),
                     activation=facts.activation,
                     weight=facts.weight,
                 )
                 recipe = Recipe([FoldBatchNorm(), method])
-                self.int8.append(self.bench.trial("int8", recipe, (runtime, "")))
+                places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
+                self.int8 += [self.bench.trial("int8", recipe, place) for place in places]
         self._race(self.int8)
 
     def _race(self, trials: list[Trial]) -> None:
@@ -199,7 +203,7 @@ class Search:
                 self.bench.drop_trial(trial, f"lost {100 * (trial.drop or 0.0):.2f} points on the search split")
 
     def _strength(self) -> None:
-        if not self.int8:
+        if not self.free:
             return
         self.listener.stage("How sensitive each group of channels is")
         target = self._target()
@@ -210,22 +214,22 @@ class Search:
         if not self.table.found.groups:
             self.listener.note("No group of channels can be pruned; see `slimline inspect` for the reasons.")
             return
-        quantize = Recipe.from_yaml(target.recipe_yaml).methods[-1]
-        assert isinstance(quantize, QuantizeStatic)
         self.table.measure_damage()
-        self.table.time_groups(target, quantize)
+        self.table.time_groups(target)
         self.listener.stage("The strongest pruning inside the budget")
         reserved = min(CERTIFY_SECONDS, CERTIFY_SHARE * self.budget.time_s)
-        StrengthSearch(self.bench, self.table, target, quantize, self.budget).run(self.budget.time_s - reserved)
+        StrengthSearch(self.bench, self.table, target, self.budget).run(self.budget.time_s - reserved)
 
     def _target(self) -> Trial:
-        """The int8 trial whose runtime and calibration the pruned networks use.
+        """The trial whose runtime, variant and calibration the pruned networks use.
 
-        Of those that hold the score, the one whose runtime is fastest on a network of a quarter of the channels: the
-        fastest runtime of a wide network need not be the fastest of a narrow one, where calls outweigh arithmetic.
+        Of the int8 trials that hold the score and the fastest that is not int8, the one whose runtime is fastest on a
+        network of a quarter of the channels: the fastest runtime of a wide network need not be the fastest of a narrow
+        one, where calls outweigh arithmetic, and a runtime that lacks an integer kernel may be faster in bf16.
         """
-        best_drop = min(t.drop or 0.0 for t in self.int8)
+        best_drop = min([t.drop or 0.0 for t in self.int8], default=0.0)
         close = [t for t in self.int8 if (t.drop or 0.0) <= best_drop + SAME_SCORE_SHARE * self.budget.max_drop]
+        close.append(min(self.free, key=_ms))
         if self.budget.minimize == "size":
             return min(close, key=lambda t: t.size_bytes)
         narrow = PruneChannels(keep=0.25, importance="l1")

@@ -8,9 +8,7 @@ from functools import partial
 from slimline.methods.distill.logits import Distill
 from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
-from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
-from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
@@ -23,7 +21,7 @@ from slimline.training.views import Views
 
 MOST_CANDIDATES = 2
 WEAKEST, LEAST_SPAN = 0.4, 0.25
-"""The strength is searched between this share of the int8 network's cost and what an eighth of all channels cost; at
+"""The strength is searched between this share of the whole network's cost and what an eighth of all channels cost; at
 least this share of what lies above the latter is searched."""
 SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
@@ -57,12 +55,15 @@ class Candidate:
 
 
 class StrengthSearch:
-    """Finds the strongest pruning inside the budget, for one runtime and one way to quantise."""
+    """Finds the strongest pruning inside the budget, for one runtime and one precision.
 
-    def __init__(
-        self, bench: Bench, table: SensitivityTable, int8: Trial, quantize: QuantizeStatic, budget: Budget
-    ) -> None:
-        self.bench, self.table, self.int8, self.quantize, self.budget = bench, table, int8, quantize, budget
+    Args:
+        base: the whole network in that runtime and precision; pruned ones are finished by the same methods.
+    """
+
+    def __init__(self, bench: Bench, table: SensitivityTable, base: Trial, budget: Budget) -> None:
+        self.bench, self.table, self.base, self.budget = bench, table, base, budget
+        self.finish = Recipe.from_yaml(base.recipe_yaml).methods
         self.task, self.original = table.task, table.original
         self.made: list[Candidate] = []
         samples = self.task.read(self.original.input_names).train
@@ -145,13 +146,13 @@ class StrengthSearch:
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
         begun = time.monotonic()
-        recipe = Recipe([*methods, FoldBatchNorm(), self.quantize])
+        recipe = Recipe([*methods, *self.finish])
         stored = self.bench.study.once(
             "recover", [recipe.to_yaml(), self.bench.identity], lambda: self._train(start, todo)
         )
         network = self.bench.load(stored["network"])
-        tail = Recipe([FoldBatchNorm(), self.quantize])
-        trial = self.bench.trial("pruned", recipe, self.int8.place, lambda: tail.apply(network, self.task).network)
+        tail = Recipe(self.finish)
+        trial = self.bench.trial("pruned", recipe, self.base.place, lambda: tail.apply(network, self.task).network)
         self.bench.time([trial])
         trial.seconds = time.monotonic() - begun
         self.bench.study.save_trial(trial)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, snapped_width
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
-from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.axes import axis_groups
 from slimline.network.network import Network
 from slimline.search.bench import Bench
@@ -57,34 +56,36 @@ class SensitivityTable:
             self.bench.listener.step(done + 1, len(groups), f"damage of narrowing {group.name}")
         return rows
 
-    def time_groups(self, int8: Trial, quantize: QuantizeStatic) -> None:
-        """Measure narrowed networks in the runtime and fit the latency model.
+    def time_groups(self, base: Trial) -> None:
+        """Measure narrowed networks in the runtime of ``base``, finished as it was, and fit the latency model.
 
         The most expensive groups are halved one at a time; a quarter and an eighth of all channels tell what is left
         when arithmetic no longer counts.
         """
-        assert int8.latency_ms is not None
+        assert base.latency_ms is not None
         whole = self.whole
         halves: list[Widths] = [{group: whole[group] // 2} for group in self._most_expensive()]
         shares: list[Widths] = [{g: self.narrowed(w, share) for g, w in whole.items()} for share in (0.25, 0.125)]
         shares = shares if shares[0] != shares[1] else shares[:1]
+        methods = Recipe.from_yaml(base.recipe_yaml).methods
+        finish = [replace(m, samples=PROBE_SAMPLES) if isinstance(m, QuantizeStatic) else m for m in methods]
         trials = []
         for done, widths in enumerate([*halves, *shares]):
             prune = PruneChannels(keep=1.0, widths=widths, importance="l1")
-            recipe = Recipe([prune, FoldBatchNorm(), replace(quantize, samples=PROBE_SAMPLES)])
-            trial = self.bench.trial("probe", recipe, int8.place, scored=False)
+            recipe = Recipe([prune, *finish])
+            trial = self.bench.trial("probe", recipe, base.place, scored=False)
             self.bench.drop_trial(trial, "a probe of milliseconds; not recovered")
             trials.append(trial)
             self.bench.listener.step(done + 1, len(halves) + len(shares), "probes of milliseconds")
-        self.bench.time([int8, *trials])
+        self.bench.time([base, *trials])
         # a narrower network that seems slower than the whole one is noise
-        milliseconds = [min(t.latency_ms, int8.latency_ms) for t in trials if t.latency_ms is not None]
+        milliseconds = [min(t.latency_ms, base.latency_ms) for t in trials if t.latency_ms is not None]
         measured = [({**whole, **widths}, ms) for widths, ms in zip([*halves, *shares], milliseconds, strict=True)]
-        self.predict_ms = fit(self.costs, [(whole, int8.latency_ms), *measured])
+        self.predict_ms = fit(self.costs, [(whole, base.latency_ms), *measured])
         saved = {}
         for half, ms in zip(halves, milliseconds, strict=False):
             ((group, width),) = half.items()
-            saved[group] = (int8.latency_ms - ms) / (whole[group] - width)
+            saved[group] = (base.latency_ms - ms) / (whole[group] - width)
         self.rows = [replace(row, ms_per_channel=saved.get(row.group)) for row in self.rows]
 
     def narrowed(self, width: int, share: float) -> int:

@@ -33,9 +33,6 @@ decomposed = torch.ops.quantized_decomposed
 BATCH = 64
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
-ABSORBED = ("aten.relu", "aten.relu6")
-"""Runtimes make these part of the operator before them; max pooling runs on integers only without a pair of its own
-before it."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
 
 
@@ -72,6 +69,9 @@ class QuantizeStatic(Method):
     activation: str = param("uint8", choices=("uint8", "int8"), doc="format of activations")
     weight: str = param("int8", choices=("int8", "int8_narrow"), doc="format of weights")
     ops: Sequence[str] = param(("aten.conv2d", "aten.linear", "aten.add"), doc="operators whose inputs are quantised")
+    absorbed: Sequence[str] = param(
+        ("aten.relu", "aten.relu6"), doc="operators that the runtime makes part of the one before them"
+    )
 
     needs = frozenset({"data", "float weights"})
     leaves = frozenset({"int weights"})
@@ -83,7 +83,7 @@ class QuantizeStatic(Method):
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
         reasons = {n: unsupported(n, result) for n in chosen}
         chosen = [n for n in chosen if not reasons[n]]
-        results = {v for n in chosen for v in results_of(n)}
+        results = {v for n in chosen for v in results_of(n, self.absorbed)}
         ranges = observe(result, results | {v for n in chosen for v in activations_of(n)}, samples)
         fmt, pairs = int_format(self.activation), _Pairs(result)
         for node in chosen:
@@ -117,19 +117,27 @@ def activations_of(node: Node) -> list[Node]:
     return list(dict.fromkeys(a for a in inputs if isinstance(a, Node) and a.op != "get_attr"))
 
 
-def results_of(node: Node) -> list[Node]:
-    """The value behind which a pair has to stand for the operator to run on integers: its own, or that of the relu
-    it feeds.
+def results_of(node: Node, absorbed: Sequence[str]) -> list[Node]:
+    """The value behind which a pair has to stand for the operator to run on integers: its own, or that of the last of
+    the absorbed operators that follow it.
 
-    A linear layer may leave its result in floating point, and so may what the network returns.
+    Max pooling runs on integers only without a pair of its own before it. A linear layer may leave its result in
+    floating point, and so may what the network returns.
     """
-    reader = next(iter(node.users)) if len(node.users) == 1 else None
-    value = reader if reader is not None and op_name(reader) in ABSORBED else node
-    pool = next(iter(value.users)) if len(value.users) == 1 else None
+    value = node
+    while (
+        (reader := _only_reader(value)) is not None and op_name(reader) in absorbed and len(activations_of(reader)) < 2
+    ):
+        value = reader
+    pool = _only_reader(value)
     value = pool if pool is not None and op_name(pool) == "aten.max_pool2d" else value
     if op_name(node) == "aten.linear" or any(user.op == "output" for user in value.users):
         return []
     return [value]
+
+
+def _only_reader(value: Node) -> Node | None:
+    return next(iter(value.users)) if len(value.users) == 1 else None
 
 
 def unsupported(node: Node, network: Network) -> list[str]:
