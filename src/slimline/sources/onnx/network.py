@@ -1,70 +1,133 @@
 """An ONNX file -> Network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import onnx
 import torch
-from onnx import inliner
 from torch import Tensor
 
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.network.trace import trace
+from slimline.sources.onnx.batch import fixed_batch, freed
 from slimline.sources.onnx.file import read_model
 from slimline.sources.onnx.graph import OnnxGraph, OnnxInput, build_graph
+from slimline.sources.onnx.halves import widened
 from slimline.sources.onnx.module import OnnxModule
 from slimline.sources.onnx.rewrite import rewrite
 from slimline.sources.onnx.values import TORCH_TYPES
 
 EXAMPLES = 2
+Data = Mapping[str, Tensor] | Sequence[Tensor]
+"""Example inputs by name, or in the order of the file's inputs."""
+PARITY = 1e-3
+"""Relative error up to which the traced network counts as the file; it catches a wrong batch axis, not rounding."""
 
 
-def from_onnx(path: Path, data: Mapping[str, Tensor] | None = None) -> Network:
+def from_onnx(path: Path, data: Data | None = None) -> Network:
     """Read an ONNX file into a network; inputs and outputs keep their names.
 
+    Axis 0 of every input is the batch. Where the file fixes it, it is freed if the answers to single samples stay what
+    they were. Other free axes get the size that the data has. Weights in 16 bits become 32-bit ones, as what is trained
+    has to be.
+
     Args:
-        data: example inputs by name, at least one sample each. Random ones are made up without it, where the file says
+        data: at least one sample of every input. Without it random numbers are made up, which needs a file that says
             every size but the batch.
 
     Raises:
-        SlimlineError: the file cannot be read, uses operators that are not supported, or has a free size that no example
-            fixes.
+        SlimlineError: the file cannot be read, uses operators that are not supported, or needs data to be traced.
     """
     try:
-        graph = rewrite(build_graph(_inlined(read_model(path))))
-        module = OnnxModule(graph)
-        examples = {item.name: _example(item, data) for item in graph.inputs}
-        network = trace(module, examples, tuple(graph.outputs))
+        return _imported(path, data)
     except SlimlineError as error:
         raise SlimlineError(f"{path} cannot be imported: {error}") from error
-    network.history = [f"imported from {path.name}"]
+
+
+def _imported(path: Path, data: Data | None) -> Network:
+    file_graph = build_graph(read_model(path))
+    graph, notes = widened(file_graph)
+    if not graph.inputs:
+        raise SlimlineError("it has no inputs: a network has at least one.")
+    examples = _examples(graph, data)
+    notes += [note for item in graph.inputs for note in _fixed_axes(item, examples[item.name])]
+    batch = fixed_batch(graph.inputs)
+    target = rewrite(graph if batch is None else freed(graph, batch))
+    network = trace(OnnxModule(target), examples, tuple(graph.outputs))
+    if batch is not None:
+        _check_batch(OnnxModule(graph), network, batch)
+        notes.append(f"its batch of {batch} was freed")
+    network.history = [", ".join([f"imported from {path.name}", *notes])]
     return network
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the bodies of its own functions in place of their calls."""
-    return inliner.inline_local_functions(model) if model.functions else model
+def _examples(graph: OnnxGraph, data: Data | None) -> dict[str, Tensor]:
+    names = [item.name for item in graph.inputs]
+    if data is not None and not isinstance(data, Mapping):
+        if len(data) != len(names):
+            raise SlimlineError(f"it has the inputs {', '.join(names)}, but {len(data)} arrays are given.")
+        data = dict(zip(names, data, strict=True))
+    return {item.name: _example(item, data) for item in graph.inputs}
 
 
 def _example(item: OnnxInput, data: Mapping[str, Tensor] | None) -> Tensor:
+    dtype = TORCH_TYPES[item.elem_type]
     if data is not None:
         if item.name not in data:
-            raise SlimlineError(f"The data has no array for the input {item.name!r}; it has {sorted(data)}.")
-        return data[item.name].to(TORCH_TYPES[item.elem_type])
+            raise SlimlineError(f"the data has no array for its input {item.name!r}; it has {', '.join(sorted(data))}.")
+        given = data[item.name]
+        wanted = item.shape
+        if wanted is not None and not _fits(tuple(given.shape), wanted):
+            shown = [size or "?" for size in wanted]
+            raise SlimlineError(f"its input {item.name!r} is {shown} and the data has the shape {list(given.shape)}.")
+        if given.is_floating_point() != dtype.is_floating_point:
+            raise SlimlineError(f"its input {item.name!r} is of type {dtype} and the data of type {given.dtype}.")
+        return given[:EXAMPLES].to(dtype)
     if item.shape is None or any(not isinstance(size, int) for size in item.shape[1:]):
         shown = "unknown" if item.shape is None else [size or "?" for size in item.shape]
-        raise SlimlineError(f"the input {item.name!r} has the free shape {shown}: give data with an example of it.")
-    return made_up([int(size or 1) for size in item.shape[1:]], TORCH_TYPES[item.elem_type])
+        raise SlimlineError(
+            f"the shape of its input {item.name!r} is {shown}: give data with an example of it (--data DATA.npz)."
+        )
+    if not item.shape:
+        raise SlimlineError(f"its input {item.name!r} is a single number: every input needs a batch axis.")
+    return made_up([int(size or 1) for size in item.shape[1:]], dtype)
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+    """Whether a shape agrees with the file's, whose batch may be another."""
+    if len(given) != len(wanted):
+        return False
+    return all(not isinstance(b, int) or a == b for a, b in zip(given[1:], wanted[1:], strict=True))
+
+
+def _fixed_axes(item: OnnxInput, example: Tensor) -> list[str]:
+    shape = item.shape if item.shape is not None else (None,) * example.ndim
+    free = [axis for axis, size in enumerate(shape) if axis and not isinstance(size, int)]
+    return [f"axis {axis} of {item.name} fixed to {example.shape[axis]} by the data" for axis in free]
 
 
 def made_up(sizes: list[int], dtype: torch.dtype) -> Tensor:
     """Random numbers, or ones for integers, which are small enough for any table of embeddings."""
     if dtype.is_floating_point:
-        values = np.random.default_rng(0).standard_normal((EXAMPLES, *sizes))
-        return torch.from_numpy(values).to(dtype)
+        return torch.randn((EXAMPLES, *sizes), generator=torch.Generator().manual_seed(0)).to(dtype)
     return torch.ones((EXAMPLES, *sizes), dtype=dtype)
 
 
-__all__ = ["OnnxGraph", "from_onnx", "made_up"]
+def _check_batch(original: OnnxModule, network: Network, batch: int) -> None:
+    """The network with a free batch answers as the file does for the batch it was made for."""
+    inputs = {name: torch.cat([example] * batch)[:batch] for name, example in network.examples.items()}
+    with torch.no_grad():
+        wanted = original(*inputs.values())
+    shifted = {name: torch.cat([value.flip(0), value]) for name, value in inputs.items()}
+    for name, theirs, ours in zip(network.output_names, wanted, network.run(shifted), strict=True):
+        mine = ours[batch:] if ours.shape == (2 * batch, *theirs.shape[1:]) else None
+        if mine is None or not _same(mine, theirs):
+            raise SlimlineError(
+                f"it is made for a batch of {batch}, and its output {name!r} changes when the batch is another: "
+                "export it again with a free batch axis."
+            )
+
+
+def _same(ours: Tensor, theirs: Tensor) -> bool:
+    difference = torch.linalg.vector_norm((ours - theirs).double())
+    return bool(difference <= PARITY * torch.linalg.vector_norm(theirs.double()) + 1e-9)
