@@ -6,6 +6,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from slimline.sources.onnx.graph import build_graph
 from slimline.sources.onnx.module import OnnxModule
@@ -25,11 +26,15 @@ def scalar(value: float) -> np.ndarray:
 
 
 def kinds(proto: onnx.ModelProto, *inputs: np.ndarray) -> list[str]:
-    """Operators after the rewrite, once it was seen to leave the answers as ONNX Runtime gives them."""
+    """Operators after the rewrite, once it was seen to leave the answers as the reference gives them.
+
+    ONNX Runtime 1.31 is no reference here: it takes x / sqrt(mean(x^4)) for a layer normalisation.
+    """
     graph = rewrite(build_graph(proto))
     with torch.no_grad():
         ours = [y.numpy() for y in OnnxModule(graph)(*(torch.from_numpy(x) for x in inputs))]
-    models.assert_same(ours, models.in_onnx_runtime(proto, *inputs), 1e-5)
+    names = [item.name for item in proto.graph.input]
+    models.assert_same(ours, ReferenceEvaluator(proto).run(None, dict(zip(names, inputs, strict=True))), 1e-5)
     return [n.kind for n in graph.nodes]
 
 
