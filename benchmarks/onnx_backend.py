@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from benchmarks import record
 from slimline.errors import SlimlineError
@@ -112,7 +113,7 @@ def run(case: Any) -> Outcome:
         module = OnnxModule(build_graph(case.model))
         for inputs, expected in case.data_sets:
             with torch.no_grad():
-                found = module(*(to_tensor(np.asarray(value)) for value in inputs))
+                found = module(*(to_tensor(array(value)) for value in inputs))
             compare(found, expected, case)
     except (SlimlineError, AssertionError) as error:
         return Outcome(title(case), case.name, "failed", " ".join(str(error).split())[:300])
@@ -121,10 +122,15 @@ def run(case: Any) -> Outcome:
     return Outcome(title(case), case.name, "passed")
 
 
+def array(value: Any) -> Any:
+    """The numbers of a test, which holds types that numpy lacks as protobuf."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
 def compare(found: Iterable[torch.Tensor], expected: Iterable[Any], case: Any) -> None:
     """Raise AssertionError where an output has another type, shape or value than expected."""
-    found = tuple(found)
-    expected = tuple(np.asarray(value) for value in expected)
+    found = tuple(value.detach() for value in found)
+    expected = tuple(array(value) for value in expected)
     assert len(found) == len(expected), f"{len(found)} outputs instead of {len(expected)}"
     for ours, theirs in zip(found, expected, strict=True):
         assert tuple(ours.shape) == theirs.shape, f"shape {tuple(ours.shape)} instead of {theirs.shape}"

@@ -26,7 +26,7 @@ FONTS = Path("/usr/share/fonts/truetype/dejavu")
 HEIGHT, WIDTH = 48, 320
 LONGEST = 24
 """Characters of a line at most."""
-VALIDATE, TRAIN = 2000, 3000
+VALIDATE, TRAIN = 2000, 5000
 Array = NDArray[Any]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
@@ -170,3 +171,22 @@ def test_the_export_is_quiet(
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert logging.getLogger("torch.onnx").level == level
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_computes_in_onnx_runtime_what_torch_computes(kind: type[nn.Module], tmp_path: Path) -> None:
+    class LastStep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(3, 5, batch_first=True, bidirectional=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.layer(x)[0][:, -1]
+            return answer
+
+    torch.manual_seed(0)
+    network, x = trace(LastStep(), {"x": torch.randn(2, 4, 3)}), torch.randn(3, 4, 3)
+    write_onnx(network, tmp_path / "r.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "r.onnx")
+    (ours,) = session.run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(ours, network.run({"x": x})[0], atol=1e-6)

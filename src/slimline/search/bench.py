@@ -44,6 +44,8 @@ class Bench:
     listener: Listener
     identity: str
     """Digest of network, data and seed: part of every stored step's key."""
+    given: Path | None = None
+    """The model file that the user gave, where a runtime can load it: then it is the original in that runtime."""
     anchor: Trial | None = None
     """The original in its best runtime: it runs in every race, so that races at different times can be compared."""
     reference: list[Array] = field(default_factory=list)
@@ -78,7 +80,8 @@ class Bench:
             begun = time.monotonic()
             network = build() if build is not None else recipe.apply(self.original, self.training_task).network
             path, digest = self.keep(network)
-            artifact = self._export(network, digest, place[0])
+            artifact = self._given(place[0]) if stage == "original" else None
+            artifact = artifact or self._export(network, digest, place[0])
             made = Trial(
                 id=f"t{len(self.study.trials()) + 1:02d}", stage=stage, runtime=place[0], variant=place[1],
                 precision="int8" if recipe.leaves_integers() else place[1] or "fp32",
@@ -115,6 +118,24 @@ class Bench:
             partial.rename(folder)
             return folder / written.name
         return next(iter(sorted(folder.iterdir())))
+
+    def _given(self, runtime: str) -> Path | None:
+        """A copy of the file that the user gave, if the runtime can run it: what users have is what we compare with.
+
+        A file with a fixed batch, with its weights elsewhere or with operators that the runtime lacks is exported
+        from the network instead, which the listener is told.
+        """
+        if self.given is None or self.given.suffix != f".{get_runtime(runtime).file_format}":
+            return None
+        folder = self.folder / "artifacts" / "given"
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = Path(shutil.copy2(self.given, folder / self.given.name))
+        try:
+            artifact_outputs(Artifact(copy, runtime), self.search.take(slice(0, 2)).inputs, self.threads, 2)
+        except SlimlineError as error:
+            self.listener.note(f"{self.given.name} cannot be run in {runtime} as it was given; its export is: {error}")
+            return None
+        return copy
 
     def _score(self, trial: Trial) -> None:
         outputs = artifact_outputs(self.artifact(trial), self.search.inputs, self.threads, SCORE_BATCH)

@@ -27,7 +27,7 @@ from slimline.search.listener import Listener, Silent
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
-from slimline.sources.source import read_source
+from slimline.sources.source import Job, read_source
 from slimline.task import Splits, Task
 
 CERTIFY_SECONDS, CERTIFY_SHARE = 80.0, 0.25
@@ -80,7 +80,7 @@ def optimize(
     limits = budget or Budget()
     if time is not None:
         limits = Budget(**{**limits.as_json(), "time_s": parse_quantity(time, SECONDS, "time", "10m")})
-    search = Search(job.network, job.task, limits, chosen, listener or Silent())
+    search = Search(job, limits, chosen, listener or Silent())
     if isinstance(model, (str, Path)):
         search.study.set_fact("source", str(Path(model).resolve()))
     try:
@@ -92,13 +92,15 @@ def optimize(
 class Search:
     """One optimisation; `run` walks its stages."""
 
-    def __init__(self, network: Network, task: Task, budget: Budget, settings: Settings, listener: Listener) -> None:
+    def __init__(self, job: Job, budget: Budget, settings: Settings, listener: Listener) -> None:
+        assert job.task is not None
+        network = job.network
         self.network, self.budget, self.settings, self.listener = network, budget, settings, listener
         torch.manual_seed(settings.seed)
         self.threads = usable_cores()
         torch.set_num_threads(self.threads)
         self.runtimes = self._runtimes(settings.runtimes)
-        self.task = task.read(network.input_names)
+        self.task = job.task.read(network.input_names)
         self.splits: Splits = self.task.splits(settings.seed)
         self._check_score()
         container.save(network, settings.out / "original.slim")
@@ -123,6 +125,7 @@ class Search:
             threads=self.threads,
             listener=listener,
             identity=digest,
+            given=job.file,
         )
         self.originals: list[Trial] = []
         self.free: list[Trial] = []

@@ -55,8 +55,10 @@ def one(
     results = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(kind, names, results, **attributes)
     types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
-    types |= dict.fromkeys(results, onnx.TensorProto.UNDEFINED)
-    return model([node], {name: array.shape for name, array in given.items()}, results, None, opset, types)
+    made = model([node], {name: array.shape for name, array in given.items()}, results, None, opset, types)
+    for value in made.graph.output:
+        value.ClearField("type")  # inferred
+    return made
 
 
 def eager(proto: onnx.ModelProto, *inputs: np.ndarray) -> list[np.ndarray]:

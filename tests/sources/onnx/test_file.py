@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from slimline.errors import SlimlineError
-from slimline.sources.onnx.file import LARGEST_SAMPLE, check_inputs, read_model, sparse_tensors, tensors
+from slimline.sources.onnx.file import LARGEST_INPUT, check_inputs, read_model, sparse_tensors, tensors
 from slimline.sources.onnx.limits import quoted
 from tests.sources.onnx.models import FLOAT, model, write
 
@@ -112,7 +112,8 @@ def test_functions_stand_in_place_of_their_calls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "kind", "words"),
     [
-        (["N", 2**40], FLOAT, f"more than {LARGEST_SAMPLE:,}"),
+        (["N", 2**40], FLOAT, f"more than {LARGEST_INPUT:,}"),
+        ([2**40, 4], FLOAT, f"more than {LARGEST_INPUT:,}"),
         (["N", 2**31, 2**31], FLOAT, "too large for any machine"),
         (["N", *[2] * 70], FLOAT, "axes"),
         (["N", 4], onnx.TensorProto.STRING, "element type STRING"),

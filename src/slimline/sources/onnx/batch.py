@@ -25,13 +25,14 @@ def freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
     """The graph with the batch taken from its inputs where constants repeat it.
 
     Two things hold a batch in practice: the target of a Reshape, whose first entry becomes 0 (copy the size of the
-    input), and initial states of zeros in recurrent layers, which are what a missing input means. Whether the batch is
-    what they hold is decided by comparing answers (`slimline.sources.onnx.network`).
+    input), and initial states of zeros in recurrent layers, which are what a missing input means. A batch of 1 in a
+    Reshape is left to the operator, which sees what is reshaped (`slimline.sources.onnx.operators.reshape`). Whether
+    all of it is right is decided by comparing answers (`slimline.sources.onnx.network`).
     """
     constants = dict(graph.constants)
     nodes = []
     for node in graph.nodes:
-        if node.kind == "Reshape" and not node.domain and len(node.inputs) == 2:
+        if node.kind == "Reshape" and not node.domain and len(node.inputs) == 2 and batch > 1:
             target = constants.get(node.inputs[1])
             if target is not None and target.ndim == 1 and target.size and target[0] == batch and not _takes_zero(node):
                 name = f"{node.inputs[1]}_free_batch"

@@ -1,45 +1,126 @@
 """Reading an ONNX file without trusting it: nothing is executed, and sizes are checked before memory is taken."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import google.protobuf.message
 import onnx
-from onnx import external_data_helper
 
 from slimline.errors import SlimlineError
+from slimline.sources.onnx.external import ExternalFiles
+from slimline.sources.onnx.functions import inlined
+from slimline.sources.onnx.limits import count, quoted
+from slimline.sources.onnx.schema import refuse_old
+from slimline.sources.onnx.tensors import LARGEST_DENSE, check, dense_size
+from slimline.sources.onnx.values import TORCH_TYPES
 
 LARGEST_FILE = 2**31
 """Bytes; protobuf can hold no more. Larger weights stand in external files."""
-BITS = {  # of the types whose raw size is checked
-    onnx.TensorProto.FLOAT: 32, onnx.TensorProto.DOUBLE: 64, onnx.TensorProto.FLOAT16: 16,
-    onnx.TensorProto.BFLOAT16: 16, onnx.TensorProto.INT8: 8, onnx.TensorProto.UINT8: 8, onnx.TensorProto.BOOL: 8,
-    onnx.TensorProto.INT16: 16, onnx.TensorProto.UINT16: 16, onnx.TensorProto.INT32: 32, onnx.TensorProto.UINT32: 32,
-    onnx.TensorProto.INT64: 64, onnx.TensorProto.UINT64: 64,
-    onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4,
-}  # fmt: skip
+LARGEST_INPUT = 2**28
+"""Elements of all inputs together, where the file fixes their sizes."""
+KINDS = {
+    b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
+    b"PK\x03\x04": "a zip archive (as .keras, .npz and PyTorch files are)",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"GGUF": "a GGUF file",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+}
+"""What people have in hand instead, by its first bytes."""
+UNREAD = ("doc_string", "producer_name", "producer_version", "metadata_props", "training_info", "value_info")
+"""Fields that change no output."""
+MARK_OF_TFLITE = b"TFL3"
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file and its external data.
+    """Parse an ONNX file and its external data; its own functions are put in place of their calls.
 
     Raises:
         SlimlineError: it is not ONNX, is truncated, or points outside its folder; the sentence names the place.
     """
-    size = path.stat().st_size
-    if size >= LARGEST_FILE:
-        raise SlimlineError(f"{path} has {size:,} bytes, more than an ONNX file can have: store weights as external data.")
+    model = _parsed(path)
+    refuse_old(model)
+    model = inlined(model)
+    files = ExternalFiles(path.parent)
+    for tensor in tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            files.load_(tensor)
+        check(tensor)
+    if sum(dense_size(sparse) for sparse in sparse_tensors(model.graph)) > LARGEST_DENSE:
+        raise SlimlineError(
+            f"its sparse tensors have more than {LARGEST_DENSE:,} elements with their zeros written out."
+        )
+    check_inputs(model.graph)
+    return model
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise SlimlineError("it is a folder, not a file." if path.is_dir() else "it is no plain file.")
+        size = path.stat().st_size
+        if size >= LARGEST_FILE:
+            raise SlimlineError(
+                f"it has {size:,} bytes, more than an ONNX file can have: store weights as external data."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise SlimlineError(f"it cannot be read: {error.strerror}.") from error
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(content)
     except google.protobuf.message.DecodeError as error:
-        raise SlimlineError(f"{path} is not an ONNX file, or is truncated: copy or export it again.") from error
-    if not model.graph.node and not model.graph.output:
-        raise SlimlineError(f"{path} is not an ONNX file: it holds no graph.")
-    for tensor in tensors(model.graph):
-        _load(tensor, path)
+        raise SlimlineError(_not_onnx(content)) from error
+    if model.ir_version < 1 or not (model.graph.node or model.graph.output):
+        raise SlimlineError(_not_onnx(content))
+    _refuse_undecodable(model)
     return model
+
+
+def _refuse_undecodable(message: google.protobuf.message.Message) -> None:
+    """Raise when a name is not UTF-8; protobuf then gives bytes where everyone expects text."""
+    for field, value in message.ListFields():
+        if field.name in UNREAD or field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for entry in value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]:
+            if isinstance(entry, bytes):
+                raise SlimlineError(f"the name {quoted(repr(entry))} in it is not UTF-8: the file is damaged.")
+            if isinstance(entry, google.protobuf.message.Message):
+                _refuse_undecodable(entry)
+
+
+def _not_onnx(content: bytes) -> str:
+    """The sentence for a file that does not parse, with a guess at what it is."""
+    if not content:
+        return "it is empty: copy or export it again."
+    kind = next((kind for mark, kind in KINDS.items() if content.startswith(mark)), None)
+    if content[4:8] == MARK_OF_TFLITE:
+        kind = "a TFLite file"
+    return (
+        f"it is no ONNX file but {kind}." if kind else "it is no ONNX file, or is truncated: copy or export it again."
+    )
+
+
+def check_inputs(graph: onnx.GraphProto) -> None:
+    """Raise unless a graph has inputs of numbers, and samples of a plausible size."""
+    constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if not inputs:
+        raise SlimlineError("it has no inputs, so that its outputs never change: there is nothing to compress.")
+    total = 0
+    for value in inputs:
+        what = f"the input {quoted(value.name)}"
+        tensor_type = value.type.tensor_type
+        if value.type.WhichOneof("value") == "tensor_type" and tensor_type.elem_type not in TORCH_TYPES:
+            names = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys(), strict=True))
+            kind = names.get(tensor_type.elem_type, tensor_type.elem_type)
+            raise SlimlineError(f"{what} has the element type {kind}, with which nothing can be computed here.")
+        total += count([max(1, d.dim_value) for d in tensor_type.shape.dim], what)
+    if total > LARGEST_INPUT:
+        raise SlimlineError(f"its inputs have {total:,} numbers; more than {LARGEST_INPUT:,} are not plausible.")
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -47,53 +128,33 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
+    for attribute in _attributes(graph):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in _sparse(attribute):
+            yield from (sparse.values, sparse.indices)
+        for inner in _graphs(attribute):
+            yield from tensors(inner)
+
+
+def sparse_tensors(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    """Every sparse tensor of a graph, also of subgraphs."""
+    yield from graph.sparse_initializer
+    for attribute in _attributes(graph):
+        yield from _sparse(attribute)
+        for inner in _graphs(attribute):
+            yield from sparse_tensors(inner)
+
+
+def _attributes(graph: onnx.GraphProto) -> Iterator[onnx.AttributeProto]:
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("sparse_tensor"):
-                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-            yield from attribute.tensors
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from tensors(inner)
+        yield from node.attribute
 
 
-def _load(tensor: onnx.TensorProto, path: Path) -> None:
-    """Read what a tensor keeps in another file into it, and check its size."""
-    if any(size < 0 for size in tensor.dims):
-        raise SlimlineError(f"{path}: the weight {tensor.name!r} has the shape {list(tensor.dims)}.")
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        _load_external(tensor, path)
-    if tensor.HasField("raw_data") and tensor.data_type in BITS:
-        need = -(-math.prod(tensor.dims) * BITS[tensor.data_type] // 8)
-        if need != len(tensor.raw_data):
-            raise SlimlineError(
-                f"{path}: the weight {tensor.name!r} of shape {list(tensor.dims)} needs {need:,} bytes and has "
-                f"{len(tensor.raw_data):,}: the file is damaged."
-            )
+def _sparse(attribute: onnx.AttributeProto) -> list[onnx.SparseTensorProto]:
+    return [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []), *attribute.sparse_tensors]
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
-    info = external_data_helper.ExternalDataInfo(tensor)
-    folder = path.parent.resolve()
-    target = (folder / info.location).resolve()
-    if not info.location or Path(info.location).is_absolute() or not target.is_relative_to(folder):
-        raise SlimlineError(
-            f"{path}: the weight {tensor.name!r} is said to be in {info.location!r}, outside the folder of the model: "
-            "external data has to lie beside it."
-        )
-    if not target.is_file():
-        raise SlimlineError(f"{path} keeps the weight {tensor.name!r} in {target}, which does not exist: copy it there.")
-    offset = info.offset or 0
-    length = info.length if info.length is not None else target.stat().st_size - offset
-    need = -(-math.prod(tensor.dims) * BITS.get(tensor.data_type, 8) // 8)
-    if offset < 0 or length != need or offset + length > target.stat().st_size:
-        raise SlimlineError(
-            f"{path}: the weight {tensor.name!r} needs {need:,} bytes and {target.name} has not that many at "
-            f"{offset:,}: it is truncated or of another model."
-        )
-    with target.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
-    tensor.ClearField("external_data")
-    tensor.data_location = onnx.TensorProto.DEFAULT
+def _graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]

@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from slimline.errors import SlimlineError
+from slimline.sources.onnx.limits import quoted, shown
+from slimline.sources.onnx.order import in_order
+from slimline.sources.onnx.schema import DOMAINS, check_node, opsets_of
+from slimline.sources.onnx.schema import label as node_label
+from slimline.sources.onnx.tensors import array_of, dense
 from slimline.sources.onnx.values import Array
-
-DOMAINS = ("", "ai.onnx")
-"""Both are the default domain."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class OnnxNode:
 
     def __str__(self) -> str:
         label = self.name or (self.outputs[0] if self.outputs else "")
-        return f"{self.domain + '::' if self.domain else ''}{self.kind} {label!r}"
+        return f"{shown(self.domain) + '::' if self.domain else ''}{shown(self.kind)} {quoted(label)}"
 
     def subgraphs(self) -> list["OnnxGraph"]:
         return [value for value in self.attributes.values() if isinstance(value, OnnxGraph)]
@@ -80,58 +82,82 @@ class OnnxGraph:
 
 
 def build_graph(model: onnx.ModelProto) -> OnnxGraph:
-    """The main graph of a model that has been read and checked (`slimline.sources.onnx.file`)."""
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if "ai.onnx" in opsets:
-        opsets.setdefault("", opsets["ai.onnx"])
-    return _graph(model.graph, opsets, frozenset())
+    """The main graph of a model, with every node checked against the definition of its operator.
+
+    Nodes are put into the order in which they can run. Training information, metadata, quantisation annotations and the
+    shapes said of inner values are not read: they change no output.
+
+    Raises:
+        SlimlineError: the graph is damaged: a cycle, a value that nothing or two nodes write, a node that does not
+            fit its operator, a tensor that does not fit its shape, or operators of a version that is not known.
+    """
+    graph = _graph(model.graph, opsets_of(model), set())
+    twice = [name for name in graph.outputs if graph.outputs.count(name) > 1]
+    if twice or not graph.outputs:
+        raise SlimlineError(f"it has the output {quoted(twice[0])} twice." if twice else "it has no outputs.")
+    return graph
 
 
-def _graph(proto: onnx.GraphProto, opsets: dict[str, int], outer: frozenset[str]) -> OnnxGraph:
-    constants = {tensor.name: array_of(tensor) for tensor in proto.initializer}
-    for sparse in proto.sparse_initializer:
-        constants[sparse.values.name] = dense(sparse)
+def _graph(proto: onnx.GraphProto, opsets: dict[str, int], outer: set[str]) -> OnnxGraph:
+    constants = _initializers(proto)
     inputs = [_input(value) for value in proto.input if value.name not in constants]
+    defined = {*outer, *constants, *(value.name for value in inputs), ""}
+    _refuse_names([*constants, *(value.name for value in inputs)], proto)
     nodes = []
-    defined = set(outer) | set(constants) | {value.name for value in inputs} | {""}
-    for node in proto.node:
-        absent = [name for name in node.input if name not in defined]
-        if absent:
-            raise SlimlineError(
-                f"the node {node.op_type} {node.name or (list(node.output) or [''])[0]!r} reads {absent[0]!r}, which "
-                "nothing before it writes: the graph has a cycle or is damaged."
-            )
-        attributes = {a.name: attribute(a, opsets, frozenset(defined | set(node.output))) for a in node.attribute}
+    for node in in_order(proto.node, defined):
+        check_node(node, opsets[""])
+        attributes = {a.name: attribute(a, opsets, defined) for a in node.attribute}
+        defined.update(node.output)
         if node.op_type == "Constant" and node.domain in DOMAINS and len(node.output) == 1:
             value = constant_value(attributes)
             if value is not None:
                 constants[node.output[0]] = value
-                defined.add(node.output[0])
                 continue
         domain = "" if node.domain in DOMAINS else node.domain
-        nodes.append(
-            OnnxNode(
-                node.op_type,
-                node.name,
-                tuple(node.input),
-                tuple(node.output),
-                attributes,
-                opsets.get(node.domain, opsets.get(domain, 0)),
-                domain,
-            )
-        )
-        defined |= set(node.output)
+        names = tuple(node.input), tuple(node.output)
+        nodes.append(OnnxNode(node.op_type, node.name, *names, attributes, opsets.get(domain, 0), domain))
     outputs = [value.name for value in proto.output]
-    absent = [name for name in outputs if name not in defined]
+    absent = [name for name in outputs if name not in defined or not name]
     if absent:
-        raise SlimlineError(f"no node writes the output {absent[0]!r}: the graph is damaged.")
+        raise SlimlineError(f"no node writes the output {quoted(absent[0])}: the graph is damaged.")
     return OnnxGraph(nodes, constants, inputs, outputs)
+
+
+def _initializers(proto: onnx.GraphProto) -> dict[str, Array]:
+    """Stored weights by name; old files list them among the inputs, which makes them no less constant."""
+    constants: dict[str, Array] = {}
+    for name, stored in [(t.name, t) for t in proto.initializer] + [
+        (s.values.name, s) for s in proto.sparse_initializer
+    ]:
+        if name in constants:
+            raise SlimlineError(f"the weight {quoted(name)} is stored twice: the graph is damaged.")
+        constants[name] = array_of(stored) if isinstance(stored, onnx.TensorProto) else dense(stored)
+    return constants
+
+
+def _refuse_names(given: list[str], proto: onnx.GraphProto) -> None:
+    """Raise when a value has two sources or none: each is an input, a weight, or written by exactly one node."""
+    if "" in given:
+        raise SlimlineError("an input or a weight has no name: the graph is damaged.")
+    seen: set[str] = set()
+    for name in given:
+        if name in seen:
+            raise SlimlineError(f"two inputs are called {quoted(name)}: the graph is damaged.")
+        seen.add(name)
+    for node in proto.node:
+        for name in node.output:
+            if name and name in seen:
+                raise SlimlineError(
+                    f"{node_label(node)} writes {quoted(name)}, which has a value already: it is damaged."
+                )
+            seen.add(name)
 
 
 def _input(value: onnx.ValueInfoProto) -> OnnxInput:
     kind = value.type.WhichOneof("value")
     if kind not in ("tensor_type", None):
-        raise SlimlineError(f"the input {value.name!r} is a {kind.removesuffix('_type')}; only tensors can be read.")
+        what = kind.removesuffix("_type").replace("_", " ")
+        raise SlimlineError(f"the input {quoted(value.name)} is a {what}; only tensors can be read.")
     tensor_type = value.type.tensor_type
     shape: tuple[int | str | None, ...] | None = None
     if tensor_type.HasField("shape"):
@@ -143,27 +169,8 @@ def _input(value: onnx.ValueInfoProto) -> OnnxInput:
     return OnnxInput(value.name, tensor_type.elem_type, shape)
 
 
-def array_of(tensor: onnx.TensorProto) -> Array:
-    """The numbers of a tensor whose size has been checked."""
-    array: Array = numpy_helper.to_array(tensor)
-    return array
-
-
-def dense(sparse: onnx.SparseTensorProto) -> Array:
-    """A sparse constant with its zeros written out."""
-    import numpy as np
-
-    values, indices = array_of(sparse.values), array_of(sparse.indices)
-    full = np.zeros(int(np.prod(sparse.dims)), values.dtype)
-    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
-    full[flat] = values
-    return full.reshape(tuple(sparse.dims))
-
-
 def constant_value(attributes: dict[str, Any]) -> Array | None:
     """The value of a Constant node, or None when it holds text."""
-    import numpy as np
-
     types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     for name, value in attributes.items():
         if name in ("value", "sparse_value"):
@@ -173,8 +180,11 @@ def constant_value(attributes: dict[str, Any]) -> Array | None:
     return None
 
 
-def attribute(proto: onnx.AttributeProto, opsets: dict[str, int], outer: frozenset[str]) -> Any:
-    """The value of an attribute: text decoded, tensors as arrays, graphs as `OnnxGraph`."""
+def attribute(proto: onnx.AttributeProto, opsets: dict[str, int], outer: set[str]) -> Any:
+    """The value of an attribute: text decoded, tensors as arrays, graphs as `OnnxGraph`.
+
+    Types that no operator in the table has are left as they are, so that the sentence about the operator comes first.
+    """
     kinds = onnx.AttributeProto
     match proto.type:
         case kinds.TENSOR:
@@ -195,4 +205,6 @@ def attribute(proto: onnx.AttributeProto, opsets: dict[str, int], outer: frozens
             return list(proto.ints)
         case kinds.FLOATS:
             return list(proto.floats)
-    raise SlimlineError(f"the attribute {proto.name!r} has a type that cannot be read ({proto.type}).")
+        case kinds.UNDEFINED:
+            raise SlimlineError(f"the attribute {quoted(proto.name)} has no type: the file is damaged.")
+    return proto

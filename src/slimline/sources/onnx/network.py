@@ -20,6 +20,8 @@ from slimline.sources.onnx.values import TORCH_TYPES
 EXAMPLES = 2
 Data = Mapping[str, Tensor] | Sequence[Tensor]
 """Example inputs by name, or in the order of the file's inputs."""
+BATCH = 3
+"""Samples in the comparison of a file whose batch is free."""
 PARITY = 1e-3
 """Relative error up to which the traced network counts as the file; it catches a wrong batch axis, not rounding."""
 
@@ -54,8 +56,8 @@ def _imported(path: Path, data: Data | None) -> Network:
     batch = fixed_batch(graph.inputs)
     target = rewrite(graph if batch is None else freed(graph, batch))
     network = trace(OnnxModule(target), examples, tuple(graph.outputs))
+    _check_batch(OnnxModule(graph), network, batch or BATCH)
     if batch is not None:
-        _check_batch(OnnxModule(graph), network, batch)
         notes.append(f"its batch of {batch} was freed")
     network.history = [", ".join([f"imported from {path.name}", *notes])]
     return network
@@ -114,7 +116,7 @@ def made_up(sizes: list[int], dtype: torch.dtype) -> Tensor:
 
 
 def _check_batch(original: OnnxModule, network: Network, batch: int) -> None:
-    """The network with a free batch answers as the file does for the batch it was made for."""
+    """The network answers as the file does for a batch, also when other samples stand before it."""
     inputs = {name: torch.cat([example] * batch)[:batch] for name, example in network.examples.items()}
     with torch.no_grad():
         wanted = original(*inputs.values())
@@ -123,8 +125,8 @@ def _check_batch(original: OnnxModule, network: Network, batch: int) -> None:
         mine = ours[batch:] if ours.shape == (2 * batch, *theirs.shape[1:]) else None
         if mine is None or not _same(mine, theirs):
             raise SlimlineError(
-                f"it is made for a batch of {batch}, and its output {name!r} changes when the batch is another: "
-                "export it again with a free batch axis."
+                f"its output {name!r} for a batch of {batch} changes when other samples are put before it: "
+                "axis 0 has to be the batch; export it again with a free batch axis."
             )
 
 

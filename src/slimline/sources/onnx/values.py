@@ -13,6 +13,8 @@ from torch import Tensor
 from slimline.errors import SlimlineError
 
 Array = NDArray[Any]
+MOST_FREE = 4096
+"""Sizes that depend on the batch and are put into one tensor, each by an operator of its own."""
 LARGEST_KNOWN = 1_000_000
 """Elements of a value that may be computed at tracing time; shapes and index lists are far smaller."""
 
@@ -48,11 +50,15 @@ VIEWED = {  # numpy type without a counterpart in torch.from_numpy -> (same byte
     np.dtype(ml_dtypes.float8_e5m2): (np.uint8, torch.float8_e5m2),
     np.dtype(ml_dtypes.float8_e5m2fnuz): (np.uint8, torch.float8_e5m2fnuz),
 }
-NARROW = {
+NARROW = {  # computed with in a type that holds every value
     np.dtype(ml_dtypes.int4): np.int8,
     np.dtype(ml_dtypes.uint4): np.uint8,
     np.dtype(ml_dtypes.int2): np.int8,
     np.dtype(ml_dtypes.uint2): np.uint8,
+    np.dtype(ml_dtypes.float4_e2m1fn): np.float32,
+    np.dtype(ml_dtypes.float6_e2m3fn): np.float32,
+    np.dtype(ml_dtypes.float6_e3m2fn): np.float32,
+    np.dtype(ml_dtypes.float8_e8m0fnu): np.float32,
 }
 
 
@@ -75,6 +81,8 @@ class Known:
         if self.stored is not None:
             return self.stored
         if self.array.dtype == object:
+            if self.array.size > MOST_FREE:
+                raise SlimlineError(f"{self.array.size:,} sizes are computed from the batch: that is not plausible.")
             flat = [torch.full((), entry, dtype=self.dtype) for entry in self.array.reshape(-1).tolist()]
             return torch.stack(flat).reshape(self.array.shape) if flat else torch.empty(self.array.shape).to(self.dtype)
         if self.array.size == 1:  # as a fill, so that tracing leaves no nameless constant in the graph
@@ -102,13 +110,19 @@ def numpy_type(dtype: torch.dtype) -> Any:
 
 
 def to_tensor(array: Array) -> Tensor:
-    """A tensor with a numpy array's values; types of less than a byte become one byte each."""
+    """A tensor with a numpy array's values; types that torch does not compute with become wider ones.
+
+    Raises:
+        SlimlineError: they are no numbers.
+    """
     array = np.ascontiguousarray(array) if array.ndim else array.copy()
     if array.dtype in VIEWED:
         same_bytes, dtype = VIEWED[array.dtype]
         return torch.from_numpy(array.view(same_bytes).copy()).view(dtype)
     if array.dtype in NARROW:
         return torch.from_numpy(array.astype(NARROW[array.dtype]))
+    if array.dtype.kind not in "biufc":
+        raise SlimlineError(f"a value of the type {array.dtype} is no number to compute with.")
     return torch.from_numpy(array.copy())
 
 

@@ -51,7 +51,9 @@ def test_a_power_has_the_type_of_its_base(base: str, exponent: str) -> None:
     check("Pow", RNG.integers(1, 6, (2, 3)).astype(base), RNG.integers(0, 5, 3).astype(exponent))
 
 
-@pytest.mark.parametrize(("base", "exponent"), [("f4", np.float32(0.5)), ("i4", np.float32(2)), ("i4", np.float64(0.5))])
+@pytest.mark.parametrize(
+    ("base", "exponent"), [("f4", np.float32(0.5)), ("i4", np.float32(2)), ("i4", np.float64(0.5))]
+)
 def test_a_power_with_a_number(base: str, exponent: Any) -> None:
     x = RNG.integers(1, 40, (2, 3)).astype(base)
     types = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name in ("x", "y")}

@@ -29,7 +29,7 @@ def graph(
     return helper.make_graph(
         nodes,
         "body",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, None if kind == FLOAT else []) for name, kind in inputs.items()],
         [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
     )
@@ -104,7 +104,7 @@ def test_a_loop_of_known_length_is_unrolled(names: list[str], tmp_path: Path) ->
     constants = {"count": np.int64(3), "true": np.array(True)}
     proto = looped(doubling(), names, **{name: value for name, value in constants.items() if name in names})
     check_eager(proto, np.ones((2, 4), "f4"))
-    node = NODE("Loop", [*names, "x"], ["last", ""], body=doubling())
+    node = NODE("Loop", [*names, "x"], ["last", "unread"], body=doubling())
     proto = model([node], {"x": ["n", 4]}, ["last"], {n: v for n, v in constants.items() if n in names}, opset=17)
     network = check_traced(proto, tmp_path, RNG.standard_normal((3, 4)).astype("f4"))
     found = [str(n.target) for n in network.module.graph.nodes if n.op == "call_function"]

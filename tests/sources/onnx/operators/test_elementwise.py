@@ -109,3 +109,10 @@ def test_clip_with_numbers_is_one_operator(
     network = check_traced(model([node], {"x": ["N", 4, 5, 2]}, ["y"], constants, opset), tmp_path, X)
     assert operators(network) == [operator]
     assert not network.module.state_dict()
+
+
+def test_the_largest_float_of_old_files_is_no_end(tmp_path: Path) -> None:
+    largest = float(np.finfo("f4").max)
+    node = helper.make_node("Clip", ["x"], ["y"], min=0.0, max=largest)
+    network = check_traced(model([node], {"x": ["N", 4, 5, 2]}, ["y"], opset=7), tmp_path, X)
+    assert operators(network) == ["aten.relu.default"]

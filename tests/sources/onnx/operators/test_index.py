@@ -78,7 +78,6 @@ def test_positions_are_embedded(tmp_path: Path) -> None:
 def test_computed_indices_may_count_from_the_end(tmp_path: Path) -> None:
     node = helper.make_node("Gather", ["table", "x"], ["y"], axis=1)
     table = X[:2]
-    proto = model([node], {"x": ["n"]}, ["z"], {"table": table}, types={"x": INT64})
     proto = model(
         [node, helper.make_node("Transpose", ["y"], ["z"], perm=[1, 0, 2])],
         {"x": ["n"]}, ["z"], {"table": table}, types={"x": INT64},
@@ -126,7 +125,9 @@ def test_one_hot(axis: int) -> None:
 
 
 def test_one_hot_of_floats_and_depth_in_a_list() -> None:
-    check("OneHot", np.array([0.0, 3.0], np.float32), np.array([4.0], np.float32), np.array([0, 1], np.int32), opset=9)
+    check(
+        "OneHot", np.array([0.0, 3.0], np.float32), np.array([4.0], np.float32), np.array([0, 1], np.float32), opset=9
+    )
 
 
 def test_one_hot_traced(tmp_path: Path) -> None:

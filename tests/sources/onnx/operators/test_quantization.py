@@ -72,8 +72,10 @@ class Samples(ortq.CalibrationDataReader):  # type: ignore[misc]
         return next(self.left, None)
 
 
-@pytest.mark.parametrize("form", [ortq.QuantFormat.QDQ, ortq.QuantFormat.QOperator])
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("form", "per_channel"),
+    [(ortq.QuantFormat.QDQ, False), (ortq.QuantFormat.QDQ, True), (ortq.QuantFormat.QOperator, True)],
+)
 def test_a_network_of_onnx_runtimes_quantiser_comes_in_and_goes_out_again(
     tmp_path: Path, form: ortq.QuantFormat, per_channel: bool
 ) -> None:

@@ -41,6 +41,11 @@ def test_flatten(axis: int, opset: int) -> None:
         check("Flatten", X, opset=opset, axis=axis)
 
 
+def test_what_is_flat_stays(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Flatten", ["x"], ["y"])], {"x": ["n", 6]}, ["y"])
+    assert operators(check_traced(proto, tmp_path, X[:, 0, :, 0])) == []
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [

@@ -5,13 +5,13 @@ An operator's function takes the node and one argument per input, and returns it
     @operator("Reshape", known=(1,))
     def reshape(node: OnnxNode, x: Tensor, shape: Array) -> Tensor: ...
 
-Inputs arrive as tensors (None when left out). Those at the positions in ``known`` arrive as numpy arrays instead, as they
-have to be numbers while the network is traced. With ``scalars=True`` a constant of one element arrives as a Python number,
-which keeps ``x * 0.5`` one operator without a weight. Attributes are read with ``node.get(name, default)``, and
+Inputs arrive as tensors (None when left out). Those at the positions in ``known`` arrive as numpy arrays instead, as
+they have to be numbers while the network is traced. With ``scalars=True`` a constant of one element arrives as a Python
+number, which keeps ``x * 0.5`` one operator without a weight. Attributes are read with ``node.get(name, default)``, and
 ``node.opset`` tells versions apart: older files hold as attributes what newer ones hold as inputs.
 
-`on_known` gives an operator a second form on numpy arrays, which is taken when every input is known; that is how a shape
-with a free batch axis is computed without becoming a tensor.
+`on_known` gives an operator a second form on numpy arrays, which is taken when every input is known and the result is
+small; that is how a shape with a free batch axis is computed without becoming a tensor.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import OnnxNode
+from slimline.sources.onnx.limits import one_line, worth_knowing
 from slimline.sources.onnx.values import Known, Value, numbers, tensor
 
 Function = Callable[..., Any]
@@ -79,17 +80,23 @@ def call(node: OnnxNode, values: Sequence[Value], run_graph: RunGraph) -> tuple[
     """
     try:
         result = _call(node, values, run_graph)
-    except (SlimlineError, RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError) as error:
-        if type(error).__module__.startswith("torch.") or isinstance(error, MemoryError):
+    except Exception as error:  # numbers from a damaged file lead to any of them
+        if type(error).__module__.startswith("torch."):
             raise  # the tracer's own signals
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise SlimlineError(f"the node {node} cannot be run: {reason}") from error
+        raise SlimlineError(f"the node {node} cannot be run: {_reason(error)}") from error
     outputs = result if isinstance(result, tuple) else (result,)
     return tuple(outputs)
 
 
+def _reason(error: Exception) -> str:
+    text = one_line(str(error))
+    telling = isinstance(error, (SlimlineError, RuntimeError, ValueError, TypeError, IndexError))
+    return text if telling and text else f"{type(error).__name__} {text}".strip()
+
+
 def _call(node: OnnxNode, values: Sequence[Value], run_graph: RunGraph) -> Any:
-    if node.kind in KNOWN_TABLE and node.domain == "" and all(v is None or _small(v) for v in values):
+    small = node.domain == "" and node.kind in KNOWN_TABLE and all(v is None or _small(v) for v in values)
+    if small and worth_knowing(node.kind, values):
         result = KNOWN_TABLE[node.kind](node, *values)
         if result is not NotImplemented:
             return result
