@@ -1,8 +1,9 @@
-"""Imports damaged copies of a file one after another, with an end to its memory; started by test_fuzz.py.
+"""Imports damaged copies of files one after another, with an end to its memory; started by test_fuzz.py.
 
-    python fuzz_worker.py FILE FOLDER FIRST COUNT [DATA.npz]
+    python fuzz_worker.py FOLDER FIRST COUNT
 
-Prints ``SEED network``, ``SEED refused SENTENCE``, or lets the exception that nobody foresaw end the process.
+FOLDER holds NAME.onnx and NAME.npz, example inputs; each seed takes the next file, and every other one the examples.
+Prints ``SEED network`` or ``SEED refused 'SENTENCE'``, and lets an exception that nobody foresaw end the process.
 """
 
 import faulthandler
@@ -22,21 +23,22 @@ MEMORY = 6 * 2**30
 """Bytes of address space beyond what the process has when it begins."""
 
 
-def main(file: str, folder: str, first: str, count: str, data_file: str = "") -> None:
+def main(folder: Path, first: int, count: int) -> None:
     faulthandler.enable()
-    torch.set_num_threads(1)
-    content, path = Path(file).read_bytes(), Path(folder) / "model.onnx"
-    data = None
-    if data_file:
-        with np.load(data_file) as arrays:
-            data = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    limit_memory()
     warnings.simplefilter("ignore")  # of numpy, about numbers that overflow
-    for seed in range(int(first), int(first) + int(count)):
+    torch.set_num_threads(1)
+    files = sorted(folder.glob("*.onnx"))
+    (folder / "damaged").mkdir(exist_ok=True)
+    limit_memory()
+    for seed in range(first, first + count):
+        file = files[seed % len(files)]
+        path = folder / "damaged" / file.name
+        path.write_bytes(mutate(file.read_bytes(), seed))
+        with np.load(file.with_suffix(".npz")) as arrays:
+            data = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         print(seed, end=" ", flush=True)
-        path.write_bytes(mutate(content, seed))
         try:
-            from_onnx(path, data if seed % 2 else None)
+            from_onnx(path, data if seed // len(files) % 2 else None)
         except SlimlineError as error:
             print(f"refused {str(error)!r}", flush=True)
         else:
@@ -44,10 +46,11 @@ def main(file: str, folder: str, first: str, count: str, data_file: str = "") ->
 
 
 def limit_memory() -> None:
+    """From here on a large allocation fails instead of slowing down the machine."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -2,11 +2,13 @@
 
 Exporters write one operator as many: Paddle a hard swish as Add, Clip, Mul, Div; older PyTorch a layer normalisation
 as nine nodes; everyone a linear layer as MatMul and Add. `slimline.sources.onnx.patterns` holds the patterns. What
-nothing reads any more is dropped at the end, so that a part that has another reader stays.
+depends on constants only is computed, and what nothing reads any more is dropped at the end, so that a part that has
+another reader stays.
 """
 
 from dataclasses import replace
 
+from slimline.sources.onnx.fold import folded
 from slimline.sources.onnx.graph import OnnxGraph, OnnxNode
 from slimline.sources.onnx.patterns import PATTERNS
 from slimline.sources.onnx.site import Site
@@ -17,6 +19,10 @@ def rewrite(graph: OnnxGraph) -> OnnxGraph:
     site = Site(graph)
     nodes = []
     for node in graph.nodes:
+        values = folded(site, node)
+        if values is not None:
+            site.constants.update(values)
+            continue
         for pattern in PATTERNS:
             node = pattern(site, node) or node
         nodes.append(node)

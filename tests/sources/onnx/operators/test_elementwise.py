@@ -113,6 +113,11 @@ def test_clip_with_numbers_is_one_operator(
 
 def test_the_largest_float_of_old_files_is_no_end(tmp_path: Path) -> None:
     largest = float(np.finfo("f4").max)
-    node = helper.make_node("Clip", ["x"], ["y"], min=0.0, max=largest)
-    network = check_traced(model([node], {"x": ["N", 4, 5, 2]}, ["y"], opset=7), tmp_path, X)
-    assert operators(network) == ["aten.relu.default"]
+    nodes = [
+        helper.make_node("Clip", ["x"], ["a"], min=0.0, max=largest),
+        helper.make_node("Clip", ["a"], ["y"], min=-largest, max=0.5),
+    ]
+    network = check_traced(model(nodes, {"x": ["N", 4, 5, 2]}, ["y"], opset=7), tmp_path, X)
+    assert operators(network) == ["aten.relu.default", "aten.clamp.default"]
+    (clamp,) = (node for node in network.module.graph.nodes if node.target is torch.ops.aten.clamp.default)
+    assert clamp.args[1:] == (None, 0.5)
