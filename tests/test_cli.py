@@ -25,7 +25,7 @@ from slimline.search.budget import Budget
 from slimline.search.optimize import Settings
 from tests.report.fixture import certificate, certificate_data
 from tests.search.stand_ins import pretending
-from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run, toy, toy_task, write_job
+from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run, patterns, toy, toy_task, write_job
 
 BEGINNING = """
 import numpy as np
@@ -39,6 +39,7 @@ LABELS = np.arange(120) % 4
 def model():
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
 """
+IMAGES, LABELS = patterns(300, seed=2)
 BAD_JOBS = {
     "labels": (
         "def task(): return sl.Task(validate=(IMAGES, LABELS + 9))",
@@ -171,6 +172,51 @@ def test_a_damaged_file_is_one_sentence(damage: str, tmp_path: Path, capsys: pyt
 def test_a_slim_file_alone_has_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(toy(), tmp_path / "toy.slim")
     assert "comes without a task" in refused(capsys, "optimize", path, "--out", tmp_path / "run")
+
+
+def data_file(folder: Path, **arrays: np.ndarray) -> Path:
+    """`toy`'s images in an npz file, and ``arrays``."""
+    np.savez(folder / "data.npz", **{"image": patterns(300, seed=2)[0], **arrays})
+    return folder / "data.npz"
+
+
+@pytest.mark.parametrize("command", ["optimize", "inspect"])
+@pytest.mark.parametrize(
+    ("arrays", "options", "sentence"),
+    [
+        (
+            {"label": LABELS},
+            [],
+            "data.npz holds the arrays image, label, but the inputs of the network are image: name",
+        ),
+        ({}, ["--score", "accuracy"], "needs labels in validate"),
+        ({}, ["--score", "acuracy"], "score='acuracy') is unknown: use accuracy, agreement, cosine, relative or"),
+        ({"labels": LABELS[:299]}, [], "'labels' has 299 samples and another array 300"),
+        (
+            {"image": IMAGES[:, :, :7]},
+            [],
+            "a sample of 'image' has the shape (1, 7, 8), but the network takes (1, 8, 8)",
+        ),
+        ({"image": np.array([None])}, [], "data.npz is not a readable .npz of plain arrays"),
+    ],
+)
+def test_data_that_do_not_fit_are_one_sentence(
+    command: str, arrays: dict[str, Any], options: list[str], sentence: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data, out = data_file(tmp_path, **arrays), ["--out", tmp_path / "run"] if command == "optimize" else []
+    model = save(toy(), tmp_path / "toy.slim")
+    assert sentence in refused(capsys, command, model, "--data", data, *out, *options)
+
+
+def test_a_score_without_data_and_data_for_a_job_with_a_task_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, out = write_job(tmp_path), ["--out", tmp_path / "run"]
+    assert "--score cosine needs --data" in refused(capsys, "optimize", job, *out, "--score", "cosine")
+    said = refused(capsys, "optimize", job, *out, "--data", data_file(tmp_path))
+    assert "toy_job.py defines task(), but a task or --data was given too: leave out one" in said
+    assert "nowhere.npz does not exist" in refused(capsys, "inspect", job, "--data", tmp_path / "nowhere.npz")
 
 
 def test_a_quantised_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,6 +370,47 @@ def test_optimize_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
     for name in ("best/network.slim", "report.html"):
         assert (tmp_path / "run" / name).is_file() and str(tmp_path / "run" / name) in out
     assert json.loads((tmp_path / "run" / "certificate.json").read_text())["verdict"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "score", "what"),
+    [
+        (False, [], "agreement", "agreement with the original network (share of equal argmax), not accuracy"),
+        (True, ["--score", "cosine"], "cosine", "(cosine similarity of the outputs), not accuracy"),
+    ],
+)
+def test_a_model_file_and_a_data_file_are_all_it_takes(
+    labels: bool, options: list[str], score: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save(toy(), tmp_path / "toy.slim")
+    data = data_file(tmp_path, **({"labels": patterns(300, seed=2)[1]} if labels else {}))
+    asked: list[str | Path] = ["--max-drop", "30%", "--time", "2s", "--out", tmp_path / "run", "--data", data, *options]
+    with pretending():
+        code, out, errors = run(capsys, "optimize", model, *asked)
+    assert (code, errors) == (0, [])
+    written = json.loads((tmp_path / "run" / "certificate.json").read_text())
+    assert written["task"]["score"] == score and written["task"]["what"].endswith(what)
+    card = (tmp_path / "run" / "best" / "CARD.md").read_text()
+    assert all(" ".join(text.split()).count(what) for text in (out, card, written["sentence"]))
+    assert what in (tmp_path / "run" / "report.html").read_text()
+    assert written["original"]["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "what"),
+    [
+        (True, [], "score: accuracy on labels"),
+        (False, [], "its last layer is linear and its answers are those of a classifier; score: agreement with the "),
+        (False, ["--score", "relative"], "score: agreement with the original network (1 - relative error of the "),
+    ],
+)
+def test_inspect_says_what_the_score_would_be(
+    labels: bool, options: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save(toy(), tmp_path / "toy.slim")
+    data = data_file(tmp_path, **({"labels": patterns(300, seed=2)[1]} if labels else {}))
+    code, out, errors = run(capsys, "inspect", model, "--data", data, *options)
+    assert (code, errors) == (0, []) and what in " ".join(out.split()) and "300 samples; output 'output':" in out
 
 
 def test_inspect_lists_layers_groups_and_reasons(

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
-LOW = {"errors", "numerics", "network", "task"}
+LOW = {"errors", "numerics", "network", "scores", "task"}
 MIDDLE = LOW | {"sources", "methods", "training", "runtimes", "measure"}
 MAY_IMPORT = {
     "errors": set(),
     "numerics": {"errors"},
     "network": {"errors", "numerics"},
-    "task": {"errors", "numerics", "network"},
+    "scores": {"errors", "numerics", "network"},
+    "task": {"errors", "numerics", "network", "scores"},
     "sources": LOW,
     "training": LOW,
     "runtimes": LOW,
@@ -100,6 +101,7 @@ def test_every_room_has_a_place() -> None:
         ("slimline.methods.recipe", "from slimline.methods import prune"),
         ("slimline.network.trace", "if TYPE_CHECKING:\n    pass\nelse:\n    from slimline.task import Task"),
         ("slimline.network.trace", "from ..task import Task"),
+        ("slimline.scores", "from slimline.task import Task"),
         ("slimline.sources.torch", "from pickle import loads"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from slimline.errors import SlimlineError
+from slimline.network.network import Network
 from slimline.network.trace import trace
-from slimline.task import FEWEST_PER_SPLIT, SCORES, Samples, Splits, Task, accuracy, read_samples
+from slimline.scores import SCORES, accuracy, cosine
+from slimline.task import DECIDE_SAMPLES, FEWEST_PER_SPLIT, FileArrays, Samples, Splits, Task, read_samples
 from tests.network.networks import network_of
 
 COUNT = 70
@@ -143,7 +146,7 @@ def test_what_can_be_read_only_once_is_refused(what: str) -> None:
 
 def test_settings_are_checked_when_the_task_is_made() -> None:
     with pytest.raises(
-        SlimlineError, match=r"Task\(score='acuracy'\) is unknown: use accuracy, agreement or a function"
+        SlimlineError, match=r"score='acuracy'\) is unknown: use accuracy, agreement, cosine, relative or a function"
     ):
         Task(validate=(X, Y), score="acuracy")
     with pytest.raises(SlimlineError, match=r"Task\(augment='audio'\) is unknown"):
@@ -206,15 +209,6 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(count: int, 
         Task(validate=(x, y), train=train).read(["x"]).splits(0)
 
 
-def test_accuracy_equals_counting() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.standard_normal((200, 7))
-    labels = generator.integers(0, 7, 200)
-    expected = [float(max(range(7), key=lambda c: row[c]) == label) for row, label in zip(logits, labels, strict=True)]
-    assert accuracy([logits], labels).tolist() == expected
-    assert 0 < sum(expected) < 200
-
-
 @pytest.mark.parametrize(
     ("logits", "labels", "sentence"),
     [
@@ -242,9 +236,8 @@ def test_agreement_is_accuracy_on_the_answers_of_the_original() -> None:
     expected = accuracy([ours], original.argmax(1))
     assert task.per_sample([ours], task.validate, [original]).tolist() == expected.tolist()
     assert 0 < expected.mean() < 1
-    for shape in [(COUNT,), (COUNT, 5, 2)]:
-        with pytest.raises(SlimlineError, match=r"agreement needs \(samples, classes\)"):
-            task.per_sample([np.zeros(shape)], task.validate, [np.zeros(shape)])
+    with pytest.raises(SlimlineError, match=r"agreement needs \(samples, classes\)"):
+        task.per_sample([np.zeros(COUNT)], task.validate, [np.zeros(COUNT)])
 
 
 def closeness(outputs: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -331,3 +324,122 @@ def test_errors_in_the_users_own_score_and_loader_are_sentences() -> None:
         task.per_sample([x], task.validate, [x])
     with pytest.raises(SlimlineError, match="The validate loader failed: OSError: the disk is gone"):
         Task(validate=BrokenLoader()).read(["x"])
+
+
+# --- decided for a network --------------------------------------------------------------------------------------------
+
+
+class Head(torch.nn.Module):
+    """(N, 3, 4) floats and (N, 2) indices to what ``end`` makes of 20 numbers."""
+
+    def __init__(self, end: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.rows, self.end = torch.nn.Linear(12, 20), torch.nn.Embedding(5, 20), end
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> Any:
+        return self.end(self.layer(x.flatten(1)) + self.rows(ids).sum(1))
+
+
+def head(end: Callable[[torch.Tensor], Any] = torch.tanh) -> Network:
+    return trace(Head(end), {"x": TX[:2], "ids": torch.zeros(2, 2, dtype=torch.int64)})
+
+
+IDS = np.arange(2 * COUNT).reshape(COUNT, 2) % 5
+
+
+@pytest.mark.parametrize(
+    ("end", "score"),
+    [(lambda x: x.softmax(1), "agreement"), (torch.tanh, "cosine"), (lambda x: x.mean(1), "relative")],
+)
+def test_without_labels_the_score_fits_the_output_and_stays(end: Callable[..., Any], score: str) -> None:
+    network = head(end)
+    task = Task(validate={"x": X, "ids": IDS}).decided(network)
+    assert task.score == score and task.output is not None and task.output.name == "output"
+    assert task.decided(network) == task == task.read(network.input_names)
+    assert "not accuracy" in task.describe_score()
+    original = [o.numpy() for o in network.run(task.validate.tensors())]
+    assert task.per_sample(original, task.validate, original).tolist() == [1.0] * COUNT
+
+
+def test_what_the_user_says_counts() -> None:
+    data, network = {"x": X, "ids": IDS, "labels": Y}, head(lambda x: (x.softmax(1), x))
+    assert Task(validate=data).decided(network).score == "accuracy"
+    assert Task(validate=data, score=closeness).decided(network).score is closeness
+    task = Task(validate=data, score="cosine").decided(network)
+    ours, original = np.random.default_rng(0).standard_normal((2, COUNT, 20))
+    assert task.per_sample([ours], task.validate, [original]).tolist() == cosine([ours], original).tolist()
+    assert task.describe_score().endswith("not accuracy, of 'output_0', the first of 2 outputs")
+
+
+def test_the_class_axis_of_the_original_counts() -> None:
+    """20 numbers as 2 classes at 10 positions: by their shape alone the 10 would be the classes."""
+    network = head(lambda x: x.reshape(-1, 2, 10).softmax(1))
+    task = Task(validate={"x": X, "ids": IDS}).decided(network)
+    original = network.run(task.validate.tensors())[0].numpy()
+    ours = original[:, ::-1].copy()
+    ours[:, :, :4] = original[:, :, :4]
+    np.testing.assert_allclose(task.per_sample([ours], task.validate, [original]), 0.4)
+
+
+def test_the_network_looks_at_samples_from_the_first_to_the_last() -> None:
+    seen: list[int] = []
+    network = head()
+    run = network.run
+
+    def watched(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        seen.extend(inputs["ids"][:, 0].tolist())
+        return run(inputs)
+
+    with patch.object(network, "run", watched):
+        Task(validate={"x": np.zeros((500, 3, 4), np.float32), "ids": np.repeat(IDS[:5], 100, 0)}).decided(network)
+    assert len(seen) == DECIDE_SAMPLES and set(seen) == set(range(5))
+
+
+def test_only_the_width_of_numbers_is_changed() -> None:
+    network = head()
+    task = Task(validate={"x": X.astype(np.float64), "ids": IDS.astype(np.uint8)}, train={"x": X, "ids": IDS})
+    decided = task.decided(network)
+    for samples in (decided.validate, decided.train):
+        assert {name: str(x.dtype) for name, x in samples.inputs.items()} == {"x": "float32", "ids": "int64"}
+        np.testing.assert_array_equal(samples.inputs["ids"], IDS)
+        np.testing.assert_array_equal(samples.inputs["x"], X)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"x": X[:, :2], "ids": IDS}, r"a sample of 'x' has the shape \(2, 4\), but the network takes \(3, 4\)\."),
+        ({"x": (X > 0), "ids": IDS}, r"'x' holds bool, but the network takes float32: convert it"),
+        ({"x": IDS, "ids": IDS}, r"a sample of 'x' has the shape \(2,\)"),
+        ({"x": (255 * X).astype(np.uint8), "ids": IDS}, r"'x' holds uint8, but the network takes float32"),
+        ({"x": X, "ids": IDS.astype(np.float32)}, r"'ids' holds float32, but the network takes int64"),
+        ({"x": X, "ids": np.full((COUNT, 2), 2**63, np.uint64)}, r"'ids' holds uint64, but the network takes int64"),
+        ({"x": X, "ids": IDS + 1}, r"The network cannot run on the validate data: index out of range"),
+        ({"x": np.full((COUNT, 3, 4), "a"), "ids": IDS}, r"'x' holds <U1, but the network takes float32"),
+    ],
+)  # fmt: skip
+def test_data_that_the_network_does_not_take(data: dict[str, np.ndarray], sentence: str) -> None:
+    with pytest.raises(SlimlineError, match=sentence) as caught:
+        Task(validate=data).decided(head())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names", [["x"], ["x", "y"], ["X", "ids"], ["x", "ids", "label"], ["array"], []], ids=lambda names: "+".join(names)
+)
+def test_the_arrays_of_a_file_are_never_guessed(names: list[str]) -> None:
+    arrays = FileArrays(dict.fromkeys(names, X), "some/data.npz")
+    held = ", ".join(names) if names else r"\(none\)"
+    with pytest.raises(
+        SlimlineError, match=rf"some/data\.npz holds the arrays {held}, but the inputs of the network are x, ids: name"
+    ):
+        Task(validate=arrays).read(["x", "ids"])
+
+
+def test_the_arrays_of_a_file_read_as_any_others() -> None:
+    task = Task(validate=FileArrays({"labels": Y, "x": X}, "data.npz")).read(["x"])
+    np.testing.assert_array_equal(task.validate.inputs["x"], X)
+    np.testing.assert_array_equal(task.validate.labels, Y)
+    called_labels = Task(validate=FileArrays({"labels": Y, "x": X}, "data.npz")).read(["x", "labels"])
+    assert called_labels.validate.labels is None and list(called_labels.validate.inputs) == ["x", "labels"]

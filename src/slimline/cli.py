@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slimline.errors import SlimlineError
+
+if TYPE_CHECKING:
+    from slimline.task import Task
 
 EXIT = {"PASS": 0, "FAIL": 3, "CAN'T TELL": 4}
 BAD_INPUT, STOPPED = 2, 130
@@ -18,7 +21,23 @@ app = typer.Typer(
     help="Make a trained network small and fast, and prove that it still does its job.",
 )
 
-Source = Annotated[str, typer.Argument(help="JOB.py with model() and task(), or a .slim file")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="JOB.py with model() and task(); a .onnx, .keras, .tflite, .pb or .slim file; the folder of a SavedModel or of transformers"
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="npz with one array per input name, and optionally labels; in place of task()")
+]
+ScoreName = Annotated[
+    str,
+    typer.Option(
+        help="accuracy, agreement, cosine or relative; when left out, accuracy where there are labels, else what fits "
+        "the network's first output"
+    ),
+]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="run the code in a Keras file's Lambda layers")]
 MaxDrop = Annotated[str, typer.Option(help="largest loss of the score: 1% or 0.01")]
 Minimize = Annotated[str, typer.Option(help="latency or size")]
 Time = Annotated[str, typer.Option(help="length of the search: 90s, 10m, 2h")]
@@ -46,6 +65,8 @@ def demo(
 @app.command()
 def optimize(
     source: Source,
+    data: Data = None,
+    score: ScoreName = "",
     max_drop: MaxDrop = "1%",
     minimize: Minimize = "latency",
     max_latency: Annotated[str, typer.Option(help="such as 2ms")] = "",
@@ -56,6 +77,7 @@ def optimize(
     out: Out = Path("runs/optimize"),
     resume: Resume = False,
     seed: Seed = 0,
+    allow_code: AllowCode = False,
 ) -> None:
     """Find the fastest or smallest version inside the budget; write the file and the evidence."""
     from slimline.report.certificate import Certificate
@@ -75,7 +97,8 @@ def optimize(
     names = tuple(n.strip() for n in runtimes.split(",") if n.strip())
     try:
         with Console(budget.time_s) as console:
-            result = run(source, budget=budget, settings=Settings(out, names, seed, resume), listener=console)
+            settings = Settings(out, names, seed, resume, allow_code)
+            result = run(source, task=_task(data, score), budget=budget, settings=settings, listener=console)
     except KeyboardInterrupt as stop:
         typer.echo("slimline: stopped before there was anything to keep.", err=True)
         raise typer.Exit(STOPPED) from stop
@@ -84,17 +107,31 @@ def optimize(
     raise typer.Exit(EXIT[str(result.verdict)])
 
 
+def _task(data: Path | None, score: str) -> "Task | None":
+    """The task of a data file; None when there is none, since then the job brings its own."""
+    from slimline.sources.source import read_data
+    from slimline.task import FileArrays, Task
+
+    if data is not None:
+        return Task(validate=FileArrays(read_data(data), str(data)), score=score)
+    if score:
+        raise SlimlineError(f"--score {score} needs --data: the task() of a JOB.py names its own score.")
+    return None
+
+
 @app.command()
-def inspect(source: Source) -> None:
-    """Layers: MACs, bytes, what can be done to each, and why not."""
+def inspect(source: Source, data: Data = None, score: ScoreName = "", allow_code: AllowCode = False) -> None:
+    """Layers: MACs, bytes, what can be done to each, and why not; with data also what the score would be."""
     from rich.console import Console
     from rich.table import Table
 
     from slimline.network.axes import axis_groups
     from slimline.network.cost import layers
-    from slimline.sources.source import load
+    from slimline.sources.source import Job, load, read_source
 
-    network = load(source)
+    task = _task(data, score)
+    job = Job(load(source, None, allow_code), None) if task is None else read_source(source, task, None, allow_code)
+    network = job.network
     found = axis_groups(network)
     total = sum(layer.macs for layer in layers(network)) or 1
     table = Table("layer", "kind", "weight", "MACs", "share", "bytes", "channels", "left alone because")
@@ -112,6 +149,12 @@ def inspect(source: Source) -> None:
     console.print(
         f"{total:,} MACs per sample, {network.parameter_count():,} parameters, {len(found.groups)} groups of channels"
     )
+    if job.task is not None and job.task.output is not None:
+        console.print(
+            f"{len(job.task.validate):,} samples; output '{job.task.output.name}': {job.task.output.why}; "
+            f"score: {job.task.describe_score()}",
+            markup=False,
+        )
 
 
 @app.command()

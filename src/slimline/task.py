@@ -1,7 +1,7 @@
 """The user's data and what counts as quality."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +10,26 @@ import torch
 from numpy.typing import NDArray
 
 from slimline.errors import SlimlineError
+from slimline.scores import SCORES, Array, FirstOutput, ScoreFunction, Scores, agreement, describe, first_output
 
 if TYPE_CHECKING:
     from slimline.network.network import Network
 
-Array = NDArray[Any]
-Scores = NDArray[np.float64]
-ScoreFunction = Callable[[list[Array], Array], Scores]
-"""(outputs, labels) -> one score per sample, higher is better."""
+__all__ = ["Array", "FileArrays", "Samples", "ScoreFunction", "Scores", "Splits", "Task", "read_samples"]
 
 CALIBRATE_AT_MOST = 1024
 SEARCH_SHARE = 0.3
 FEWEST_PER_SPLIT = 20
-DESCRIPTIONS = {"accuracy": "accuracy on labels", "agreement": "agreement with the original network (argmax)"}
+DECIDE_SAMPLES = 32
+"""Samples on which the original runs to see what its first output is."""
+
+
+class FileArrays(dict[str, Array]):
+    """The arrays of a data file by name. Every name has to be that of an input, or ``labels``: nothing is guessed."""
+
+    def __init__(self, arrays: Mapping[str, Array], path: str) -> None:
+        super().__init__(arrays)
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,10 @@ class Task:
     Args:
         validate: samples the network was not trained on: a loader, (inputs, labels), or a dict of arrays by input name
             with an optional ``labels`` entry. A loader yields (inputs, labels), inputs, or dicts.
-        score: ``accuracy`` (labels are class numbers), ``agreement`` (argmax equals the original's; needs no labels)
-            or a function (outputs, labels) -> one score per sample.
+        score: ``accuracy`` (labels are class numbers) or a function (outputs, labels) -> one score per sample; without
+            labels how far the first output agrees with the original's: ``agreement`` (share of equal argmax, of equal
+            entries for whole numbers), ``cosine`` or ``relative`` (1 - relative error). When left out, accuracy where
+            there are labels, else what fits the output by the rules in `slimline.scores`.
         train: samples for recovery and calibration, in the same forms; a part of ``validate`` when absent.
         augment: ``image`` lets recovery mirror and shift images; the original network labels what comes out.
     """
@@ -80,6 +89,8 @@ class Task:
     augment: str = ""
     original: "Network | None" = field(default=None, repr=False)
     """The network before any method; the teacher of recovery. Set by a recipe."""
+    output: FirstOutput | None = field(default=None, repr=False)
+    """What the original's first output is; set by `decided`."""
 
     def __post_init__(self) -> None:
         if self.augment not in ("", "image"):
@@ -108,6 +119,29 @@ class Task:
         if score == "accuracy" and validate.labels is None:
             raise SlimlineError("Task(score='accuracy') needs labels in validate: give them, or use score='agreement'.")
         return replace(self, validate=validate, train=train, score=score)
+
+    def decided(self, network: "Network") -> "Task":
+        """The same task read for this original: its arrays have the network's types, its score fits the first output.
+
+        The network runs on a few samples, spread over all of them, once; a task that is decided stays as it is.
+
+        Raises:
+            SlimlineError: data that cannot be read or that the network does not take.
+        """
+        read = self.read(network.input_names)
+        if read.output is not None:
+            return read
+        validate = _fitted(read.validate, network, "validate")
+        train = None if read.train is None else _fitted(read.train, network, "train")
+        index = np.unique(np.linspace(0, len(validate) - 1, DECIDE_SAMPLES).astype(np.int64))
+        try:
+            answers = network.run(validate.take(index).tensors())[0].numpy()
+        except (RuntimeError, IndexError) as error:  # such as an index beyond the rows of an embedding
+            first = str(error).strip().splitlines()[0]
+            raise SlimlineError(f"The network cannot run on the validate data: {first}.") from error
+        output = first_output(network, answers)
+        score = read.score if self.score or validate.labels is not None else output.score
+        return replace(read, validate=validate, train=train, score=score, output=output)
 
     def splits(self, seed: int) -> Splits:
         """Disjoint splits of a task that has been read; the same seed gives the same splits.
@@ -142,7 +176,7 @@ class Task:
         """What the score is, in words."""
         if callable(self.score):
             return f"mean of the user's score function {getattr(self.score, '__name__', 'score')}"
-        return DESCRIPTIONS[str(self.score)]
+        return describe(str(self.score or "agreement"), self.output)
 
     def _own_score(self, outputs: list[Array], labels: Array) -> Scores:
         assert callable(self.score)
@@ -169,10 +203,13 @@ class Task:
         if callable(self.score):
             labels = samples.labels if samples.labels is not None else original[0]
             scores = self._own_score(outputs, labels)
+        elif self.score == "accuracy":
+            assert samples.labels is not None
+            scores = SCORES["accuracy"](outputs, samples.labels)
+        elif self.score == "agreement":
+            scores = agreement(outputs, original[0], None if self.output is None else self.output.axis)
         else:
-            reference = samples.labels if self.score == "accuracy" else _classes(original[0])
-            assert reference is not None
-            scores = SCORES[str(self.score)](outputs, reference)
+            scores = SCORES[str(self.score)](outputs, original[0])
         if scores.shape != (len(samples),):
             raise SlimlineError(
                 f"The score function returned shape {scores.shape} for {len(samples)} samples: return one score "
@@ -182,45 +219,6 @@ class Task:
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise SlimlineError(f"The score of sample {first} is {scores[first]}: scores have to be finite numbers.")
         return scores
-
-
-def _classes(logits: Array) -> Array:
-    if logits.ndim != 2:
-        raise SlimlineError(
-            f"The model's output has shape {logits.shape}: agreement needs (samples, classes); "
-            "give Task(score=your_function) for other outputs."
-        )
-    classes: Array = logits.argmax(1)
-    return classes
-
-
-def accuracy(outputs: list[Array], labels: Array) -> Scores:
-    """1 where the largest of (N, classes) outputs is the label, else 0.
-
-    Raises:
-        SlimlineError: the outputs are not (N, classes) or a label is not a class number.
-    """
-    logits = outputs[0]
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise SlimlineError(
-            f"The model's output has shape {logits.shape}, which does not match {len(labels)} class labels: "
-            "accuracy needs (samples, classes); give Task(score=your_function) for other outputs."
-        )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise SlimlineError(
-            f"Labels of shape {labels.shape} and type {labels.dtype} are not class numbers: accuracy needs one "
-            f"integer per sample."
-        )
-    if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-        raise SlimlineError(
-            f"The model has {logits.shape[1]} classes but the labels run from {labels.min()} to {labels.max()}: "
-            "the output does not match the labels."
-        )
-    right: Scores = (logits.argmax(1) == labels).astype(np.float64)
-    return right
-
-
-SCORES: dict[str, ScoreFunction] = {"accuracy": accuracy, "agreement": accuracy}
 
 
 def _batches(source: Iterable[Any], what: str) -> list[Any]:
@@ -287,9 +285,16 @@ def _joined(batches: list[Array], name: str, what: str) -> Array:
 
 def _from_mapping(source: Mapping[str, Any], input_names: Sequence[str], what: str) -> Samples:
     absent = [name for name in input_names if name not in source]
+    if isinstance(source, FileArrays) and (absent or set(source) - {*input_names, "labels"}):
+        raise SlimlineError(
+            f"{source.path} holds the arrays {', '.join(source) or '(none)'}, but the inputs of the network are "
+            f"{', '.join(input_names)}: name one array after each input, the labels (if any) 'labels', and leave out "
+            "the rest."
+        )
     if absent:
         raise SlimlineError(f"The {what} data has no array for the input {absent[0]!r}; it has {sorted(source)}.")
-    labels = _array(source["labels"], "labels", what) if "labels" in source else None
+    labelled = "labels" in source and "labels" not in input_names
+    labels = _array(source["labels"], "labels", what) if labelled else None
     return Samples({name: _array(source[name], name, what) for name in input_names}, labels)
 
 
@@ -326,3 +331,29 @@ def _checked(samples: Samples, what: str) -> Samples:
                 f"In the {what} data {name!r} has NaN or infinity in sample {first}: remove or repair it."
             )
     return samples
+
+
+def _fitted(samples: Samples, network: "Network", what: str) -> Samples:
+    """The samples in the types that the network takes; only the width of a number may be changed."""
+    inputs = {}
+    for name, example in network.examples.items():
+        array, wanted = samples.inputs[name], example[:0].numpy()
+        if array.shape[1:] != wanted.shape[1:]:
+            raise SlimlineError(
+                f"In the {what} data a sample of {name!r} has the shape {array.shape[1:]}, but the network takes "
+                f"{wanted.shape[1:]}."
+            )
+        inputs[name] = array if array.dtype == wanted.dtype else _as_type(array, wanted.dtype, name, what)
+    return Samples(inputs, samples.labels)
+
+
+def _as_type(array: Array, wanted: np.dtype[Any], name: str, what: str) -> Array:
+    both_float = np.issubdtype(array.dtype, np.floating) and np.issubdtype(wanted, np.floating)
+    both_whole = np.issubdtype(array.dtype, np.integer) and np.issubdtype(wanted, np.integer)
+    converted: Array = array.astype(wanted) if both_float or both_whole else array
+    if not both_float and not (both_whole and np.array_equal(converted, array)):
+        raise SlimlineError(
+            f"In the {what} data {name!r} holds {array.dtype}, but the network takes {wanted}: convert it as the "
+            "network's training did."
+        )
+    return converted

@@ -147,6 +147,14 @@ def test_a_handful_of_differing_samples_gives_a_safe_bound() -> None:
     assert drop.lower == pytest.approx(-drop.upper)
 
 
+def test_resamples_with_exactly_the_mean_are_no_numbers_out_of_nothing() -> None:
+    """Half of the samples gain what the others lose: many resamples have the mean of all, exactly."""
+    losses = np.tile([0.25, -0.25], 30)
+    drop = paired_drop(np.full(60, 0.5), 0.5 - losses)
+    half = 1.671 * losses.std(ddof=1) / np.sqrt(60)
+    assert drop.drop == 0 and drop.upper == pytest.approx(half, rel=0.15) == pytest.approx(-drop.lower, rel=0.15)
+
+
 def test_bootstrap_equals_student_for_many_normal_scores_and_is_repeatable() -> None:
     differences = np.random.default_rng(3).normal(0.02, 0.3, size=4000)
     lower, upper = bootstrap_bounds(differences)

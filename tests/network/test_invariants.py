@@ -87,3 +87,10 @@ def test_examples_of_any_length_are_enough() -> None:
     for count in (1, 2, 5):
         network.examples = {"x": torch.randn(count, 3, 8, 8)}
         verify(network)
+
+
+def test_examples_that_the_network_cannot_run_give_a_sentence() -> None:
+    network = trace(nn.Embedding(4, 3), [torch.tensor([[1, 2], [3, 0]])])
+    network.examples = {"input": torch.tensor([[1, 9], [3, 0]])}
+    with pytest.raises(SlimlineError, match=r"cannot run a batch of 1 of its example inputs \(IndexError: index out"):
+        verify(network)

@@ -1,7 +1,9 @@
+import dataclasses
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -72,6 +74,98 @@ def test_several_outputs_keep_their_order() -> None:
     assert network.output_names == ("output_0", "output_1", "output_2")
     for got, expected in zip(network.run({"x": x}), (x + 1, x * 2, x - 3), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+@dataclasses.dataclass
+class Answer:
+    double: Tensor
+    absent: Tensor | None
+    less: Tensor
+    states: tuple[Tensor, ...]
+
+
+class Pair(NamedTuple):
+    double: Tensor
+    less: Tensor
+
+
+ANSWERS: dict[str, Callable[[Tensor], Any]] = {
+    "a dataclass": lambda x: Answer(2 * x, None, x - 3, (x + 1, x + 2)),
+    "a dict": lambda x: {"double": 2 * x, "absent": None, "less": x - 3, "states": (x + 1,)},
+    "an ordered dict": lambda x: OrderedDict(double=2 * x, less=x - 3, states=[x]),
+    "a named tuple": lambda x: Pair(2 * x, x - 3),
+}
+
+
+@pytest.mark.parametrize("form", ANSWERS)
+def test_outputs_with_names_keep_them_and_only_tensors_stay(form: str) -> None:
+    class Answers(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return ANSWERS[form](x)
+
+    module = Answers()
+    network = trace(module, [torch.randn(2, 3)])
+    assert network.output_names == ("double", "less")
+    dropped = "" if form == "a named tuple" else " without its outputs states, which are no tensors"
+    assert network.history == [f"traced from Answers{dropped}"]
+    x = torch.randn(4, 3)
+    for got, expected in zip(network.run({"x": x}), (2 * x, x - 3), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert not module._forward_hooks  # as it was
+    assert trace(module, [x], ("a", "b")).output_names == ("a", "b")
+
+
+def test_nothing_but_other_things_in_a_dict_is_refused() -> None:
+    class Empty(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return {"states": [x]}
+
+    with pytest.raises(SlimlineError, match="Empty returns something that is no tensor"):
+        trace(Empty(), [torch.randn(2, 3)])
+
+
+class Scoped(nn.Module):
+    """Parts without gradients or mixed precision, one inside the other, with a constant and two results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            low, high = self.linear(x).split([1, 2], 1)
+            with torch.autocast("cpu", enabled=False):
+                high = high * torch.tensor([2.0, 3.0]) @ torch.ones(2, 3)
+        result: Tensor = self.linear(high) + low
+        return result
+
+
+def test_parts_without_gradients_or_mixed_precision_are_plain_operators() -> None:
+    module = Scoped()
+    network = trace(module, [torch.randn(2, 3)])
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(network.run({"x": x})[0], module(x).detach())
+    called = [n.target for n in network.module.graph.nodes if n.op == "call_function"]
+    assert not [target for target in called if isinstance(target, torch._ops.HigherOrderOperator)]
+    assert called.count(torch.ops.aten.linear.default) == 2
+    assert [name for name in network.weights() if name.startswith("linear")] == ["linear.weight", "linear.bias"]
+
+
+def test_mixed_precision_and_other_parts_are_refused_by_name() -> None:
+    class Mixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return x @ x.T
+
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = torch.cond(x.sum() > 0, lambda y: y * 1, lambda y: -y, (x,))
+            return result
+
+    with pytest.raises(SlimlineError, match="uses wrap_with_autocast, which slimline has no form for"):
+        trace(Mixed(), [torch.randn(2, 3)])
+    with pytest.raises(SlimlineError, match="uses cond, which slimline has no form for"):
+        trace(Branching(), [torch.randn(2, 3)])
 
 
 class InPlace(nn.Module):

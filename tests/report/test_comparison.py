@@ -107,6 +107,22 @@ def test_asked_names_every_limit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("score", "called"),
+    [
+        ("agreement", "agreement with the original"),
+        ("cosine", "cosine similarity to the original"),
+        ("relative", "1 \N{MINUS SIGN} relative error to the original"),
+    ],
+)
+def test_a_score_without_labels_is_never_called_accuracy(score: str, called: str) -> None:
+    data = certificate_data()
+    data["task"] = {"score": score, "labels": False, "what": "in words"}
+    row = comparison(certificate(data))[0]
+    assert (row.what, row.best, row.change) == (f"Score ({called})", "91.09%", "0.21 points lost")
+    assert f"loses at most 1.00 point of {called}, within" in asked(certificate(data))
+
+
 def test_the_headline_does_not_repeat_the_badge() -> None:
     assert headline(certificate()).startswith("4.9 times faster")
     data = certificate_data() | {"verdict": "CAN'T TELL", "sentence": "CAN'T TELL: more samples are needed."}

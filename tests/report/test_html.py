@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,22 @@ def test_the_verdict_and_its_sentence_come_first(page: Page) -> None:
 )
 def test_numbers_are_those_of_the_certificate(page: Page, shown: str) -> None:
     assert shown in page.words
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"score": "accuracy", "labels": True}, "The score was computed with labels."),
+        ({"score": "cosine", "labels": False}, "The score reads no labels: the original network's answers are"),
+        ({"score": "agreement", "labels": True}, "The score reads no labels: the original network's answers are"),
+        ({"score": "custom", "labels": False}, "There were no labels: the original network's answers are"),
+    ],
+)
+def test_it_says_whether_labels_were_read_and_what_the_score_is(task: dict[str, Any], said: str) -> None:
+    data = certificate_data()
+    data["task"] = {**task, "what": "the score in so many words"}
+    words = Page(render(certificate(data))).words
+    assert said in words and "The score is from the certify split: the score in so many words." in words
 
 
 def test_every_trial_has_its_row_with_its_numbers(page: Page) -> None:

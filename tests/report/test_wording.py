@@ -63,6 +63,13 @@ def test_other_scores_keep_their_own_scale() -> None:
     assert wording.drop(12.5, "custom") == "12.50"
 
 
+@pytest.mark.parametrize("kind", ["agreement", "cosine", "relative"])
+def test_scores_without_labels_are_in_points_and_say_what_they_compare_with(kind: str) -> None:
+    assert wording.score(0.99873, kind) == "99.87%" and wording.drop(0.00127, kind) == "0.13 points"
+    assert wording.score_name(kind).endswith("to the original" if kind != "agreement" else "with the original")
+    assert wording.score_name("accuracy") == "accuracy" and wording.score_name("custom") == "custom"
+
+
 def test_what_was_not_measured_says_so() -> None:
     for shown in (wording.milliseconds, wording.size, wording.count, wording.ratio):
         assert shown(None) == "not measured"

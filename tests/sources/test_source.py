@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from slimline.errors import SlimlineError
@@ -15,6 +16,7 @@ from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.sources.source import load, read_data, read_job, read_source
 from slimline.task import Task
+from tests.sources.onnx import models
 
 X, Y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
 HEAD = "import numpy as np\nimport torch\nimport slimline as sl\n"
@@ -60,6 +62,33 @@ def test_a_job_may_give_example_inputs_and_a_network(tmp_path: Path) -> None:
     assert read.network.history == ["traced from Linear"]
 
 
+@pytest.mark.parametrize("spelled", ["'net.slim'", "Path('net.slim')", "HERE / 'net.slim'", "str(HERE / 'net.slim')"])
+def test_a_job_may_give_the_path_of_a_model_beside_it(spelled: str, tmp_path: Path) -> None:
+    save(network(), tmp_path / "net.slim")
+    text = HEAD + TASK + "from pathlib import Path\nHERE = Path(__file__).parent\n"
+    read = read_source(job(tmp_path, text + f"def model():\n    return {spelled}\n"))
+    assert torch.equal(read.network.run({"input": X})[0], network().run({"input": X})[0])
+    assert read.task is not None and read.task.score == "accuracy"
+
+
+def test_the_task_of_a_job_without_one_may_be_given(tmp_path: Path) -> None:
+    task = Task(validate=(X, Y))
+    read = read_source(job(tmp_path, HEAD + MODEL), task)
+    assert read.network.examples["input"].shape == (2, 3) and read.task is not None
+    np.testing.assert_array_equal(read.task.validate.labels, Y)
+    with pytest.raises(SlimlineError, match=r"defines task\(\), but a task or --data was given too: leave out one"):
+        read_source(job(tmp_path, HEAD + MODEL + TASK), task)
+
+
+def test_a_network_alone_does_not_read_the_data(tmp_path: Path) -> None:
+    """Reading a large loader takes minutes."""
+    text = HEAD + MODEL + "def task():\n    return sl.Task(validate=Loader())\n"
+    text += "class Loader:\n    def __iter__(self):\n        yield torch.ones(4, 3)\n        raise MemoryError\n"
+    assert load(job(tmp_path, text)).input_names == ("input",)
+    with pytest.raises(SlimlineError, match="validate loader failed: MemoryError"):
+        read_source(job(tmp_path, text))
+
+
 def test_a_job_may_import_what_lies_beside_it_and_define_classes(tmp_path: Path) -> None:
     job(tmp_path, "import torch\n\nclass Net(torch.nn.Linear):\n    pass\n", "architecture_of_this_test.py")
     text = HEAD + TASK + "from architecture_of_this_test import Net\n\ndef model():\n    return Net(3, 2)\n"
@@ -69,11 +98,12 @@ def test_a_job_may_import_what_lies_beside_it_and_define_classes(tmp_path: Path)
 def test_all_other_sources(tmp_path: Path) -> None:
     task = Task(validate=(X, Y))
     net = network()
-    assert read_source(net, task).network is net and read_source(net, task).task is task
+    assert read_source(net, task).network is net and read_source(net).task is None
     path = save(net, tmp_path / "net.slim")
     for source in (path, str(path)):
         read = read_source(source, task)
-        assert torch.equal(read.network.run({"input": X})[0], net.run({"input": X})[0]) and read.task is task
+        assert torch.equal(read.network.run({"input": X})[0], net.run({"input": X})[0])
+        assert read.task is not None and read.task.score == "accuracy" and read.task.output is not None
     assert read_source(nn.Linear(3, 2), task).network.input_names == ("input",)
     assert load(nn.Linear(3, 2), X).examples["input"].shape == (4, 3)
     assert torch.equal(load(path).run({"input": X})[0], net.run({"input": X})[0])
@@ -116,7 +146,15 @@ JOBS = {
     "a task that is forgotten": (WITH_MODEL + "def task():\n    pass\n", r"task\(\) returned a NoneType"),
     "a model of another type": (
         WITH_TASK + "def model():\n    return [1]\n",
-        r"model\(\) returned a list: return a torch module\.",
+        r"model\(\) returned a list: return a torch module or the path of a model file\.",
+    ),
+    "another job as the model": (
+        WITH_TASK + "def model():\n    return 'other_job.py'\n",
+        r"model\(\) returned another job, other_job\.py: return a torch module or a model file\.",
+    ),
+    "a model file that is not there": (
+        WITH_TASK + "def model():\n    return 'away.slim'\n",
+        r"away\.slim does not exist: check the path\.",
     ),
     "a model class": (WITH_TASK + "def model():\n    return torch.nn.Linear\n", r"model\(\) returned a type"),
     "inputs that fail": (
@@ -148,20 +186,51 @@ def test_a_wrong_job_gives_a_sentence(
         read_source(path)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".keras", ".tflite", ".pt2", ".pb"])
-def test_formats_that_come_later_say_so(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"net{suffix}"
-    path.write_bytes(b"content")
-    with pytest.raises(SlimlineError, match=r"files are not read yet; give a JOB\.py with model\(\) and task\(\)"):
-        read_source(path)
-
-
-@pytest.mark.parametrize("name", ["net.pth", "net.bin", "net", "folder"])
-def test_anything_else_is_no_source(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("net.pth", "is no file that torch writes: give a JOB"),
+        ("net.h5", "is Keras' old format: load it in Keras 3"),
+        ("net.params", "is of MXNet: write it as ONNX"),
+        ("net.pdmodel", "is of PaddlePaddle: write it as ONNX"),
+        ("net.safetensors", "holds weights without their network"),
+        ("net.onnx", "cannot be imported: it is not an ONNX file"),
+        ("net", r"is not a source: give a JOB\.py, \.slim, \.onnx"),
+        ("folder", r"holds neither a saved_model\.pb nor a config\.json"),
+    ],
+)
+def test_what_cannot_be_read_gives_a_sentence_that_says_what_to_do(name: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.mkdir() if name == "folder" else path.write_bytes(b"content")
-    with pytest.raises(SlimlineError, match=rf"{name} is not a source: give a JOB\.py"):
+    with pytest.raises(SlimlineError, match=f"{name} {sentence}"):
         read_source(path)
+
+
+def test_an_object_that_is_no_model_is_refused() -> None:
+    with pytest.raises(SlimlineError, match="A dict is not a source: give a torch or Keras model"):
+        read_source({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["mapping", "pair", "batches", "dict batches", "inputs"])
+def test_an_onnx_file_is_traced_with_the_first_samples_of_whatever_the_task_was_given(
+    form: str, tmp_path: Path
+) -> None:
+    """Its second axis is free, so that only data can tell it."""
+    node = helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)
+    proto = models.model([node], {"x": ["N", "length", 2]}, ["y"], {"axes": np.array([1])})
+    path, x, y = models.write(proto, tmp_path), np.ones((40, 5, 2), np.float32), np.zeros(40, np.int64)
+    if form == "inputs":
+        network = read_source(path, inputs=[torch.from_numpy(x)]).network
+    else:
+        batches = [(torch.from_numpy(x[i : i + 8]), torch.from_numpy(y[i : i + 8])) for i in range(0, 40, 8)]
+        data = {
+            "mapping": {"x": x, "labels": y}, "pair": (x, y), "batches": batches,
+            "dict batches": [{"x": a, "labels": b} for a, b in batches],
+        }[form]  # fmt: skip
+        job = read_source(path, Task(validate=data))
+        network = job.network
+        assert job.file == path
+    assert tuple(network.examples["x"].shape) == (2, 5, 2)
 
 
 def test_a_damaged_slim_file_gives_a_sentence(tmp_path: Path) -> None:

@@ -1,3 +1,7 @@
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from slimline.errors import SlimlineError
-from slimline.sources.torch_module import first_samples, from_module
+from slimline.sources.torch_module import first_samples, from_module, refuse_file
 from slimline.task import Samples, Task
 
 X, Y = torch.randn(7, 4), torch.arange(7) % 3
@@ -116,3 +120,88 @@ def test_first_samples_are_two_at_most() -> None:
     assert {n: len(t) for n, t in first_samples((X, Y), ["a"]).items()} == {"a": 2}
     assert len(first_samples((X[:1], Y[:1]), ["a"])["a"]) == 1
     assert first_samples({"a": np.arange(5)}, ["a"])["a"].tolist() == [0, 1]
+
+
+class Executes:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+def torchscript(path: Path) -> None:
+    with pytest.warns(DeprecationWarning):
+        torch.jit.save(torch.jit.trace(nn.Linear(4, 3), X), path)  # type: ignore[no-untyped-call]
+
+
+def exported(path: Path) -> None:
+    torch.export.save(torch.export.export(nn.Linear(4, 3), (X,)), path)
+
+
+def hostile_export(path: Path) -> None:
+    """What torch.export.load would unpickle."""
+    exported(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, pickle.dumps(Executes()) if name.endswith(".pt") else data)
+
+
+FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "net.pt": (torchscript, r"is a TorchScript archive, .*torch\.onnx\.export"),
+    "net.pth": (
+        lambda path: torch.save(Executes(), path),
+        r"is a pickle .*torch\.load\('net\.pth', weights_only=True\)",
+    ),
+    "net.bin": (lambda path: torch.save(nn.Linear(4, 3).state_dict(), path), "is a pickle that torch.save wrote"),
+    "old.pt": (
+        lambda path: torch.save(Executes(), path, _use_new_zipfile_serialization=False),
+        "is a pickle that torch.save wrote",
+    ),
+    "plain.pt": (lambda path: path.write_bytes(pickle.dumps(Executes())), "is a pickle that torch.save wrote"),
+    "net.pt2": (exported, r"is an exported program, .*torch\.export\.load\('net\.pt2'\)\.module\(\)"),
+    "hostile.pt2": (hostile_export, "is an exported program"),
+    "text.pt": (lambda path: path.write_text("hello"), "is no file that torch writes"),
+    "empty.pt": (lambda path: path.write_bytes(b""), "is no file that torch writes"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_torch_are_told_apart_and_never_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write, sentence = FILES[name]
+    write(tmp_path / name)
+    with pytest.raises(SlimlineError, match=sentence) as caught:
+        refuse_file(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert not Path("executed").exists()
+
+
+def test_an_exported_program_that_the_user_loaded_is_a_module() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.BatchNorm1d(3)).train()
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    network = from_module(torch.export.export(module, (X,), dynamic_shapes=free).module(), X)
+    assert network.input_names == ("input",) and not network.is_training()
+    torch.testing.assert_close(network.run({"input": X[:1]})[0], module.eval()(X[:1]).detach())
+
+
+TEXT = {"input_ids": torch.randint(3, 9, (4, 6)), "attention_mask": torch.ones(4, 6, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "validate", "names"),
+    [
+        (None, {**TEXT, "labels": Y[:4]}, ("input_ids", "attention_mask")),
+        (None, (TEXT["input_ids"], Y[:4]), ("input_ids",)),
+        (TEXT, None, ("input_ids", "attention_mask")),
+    ],
+    ids=["a dict", "a tuple", "given"],
+)
+def test_a_transformers_model_takes_every_array_it_knows(inputs: Any, validate: Any, names: tuple[str, ...]) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    network = from_module(transformers.BertModel(config), inputs, None if validate is None else Task(validate=validate))
+    assert network.input_names == names and network.output_names == ("last_hidden_state", "pooler_output")

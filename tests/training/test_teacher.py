@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from slimline.training.teacher import TEACHER_BATCH, teacher_outputs
+from slimline.errors import SlimlineError
+from slimline.network.trace import trace
+from slimline.training.teacher import TEACHER_BATCH, Teacher, teacher_outputs
 from slimline.training.views import Views
 from tests.toys import patterns, toy
 
@@ -22,6 +24,28 @@ def test_answers_are_those_of_the_network_for_each_view_alone(count: int) -> Non
             alone = network.run(views.batch(np.array([sample]), np.array([view])))[0][0]
             torch.testing.assert_close(answers[view, sample], alone, rtol=1e-4, atol=1e-4)
     assert told[-1] == (count * len(images),) * 2
+
+
+def test_the_answer_is_the_first_output_of_floating_point_numbers() -> None:
+    class Several(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return x.argmax(1), 2 * x, 3 * x
+
+    numbers = torch.arange(12.0).reshape(4, 3)
+    asked = Teacher(trace(Several(), [numbers[:2]]), "fp32")
+    assert torch.equal(asked.answer({"x": numbers}), 2 * numbers)
+    assert asked.bytes_for(Views({"x": numbers}, 5)) == 5 * numbers.numel() * 4
+    assert asked.bytes_for(Views({"x": numbers[:1]})) == 3 * 4
+
+
+def test_a_network_of_whole_numbers_teaches_nothing() -> None:
+    class Answer(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.argmax(1)
+
+    views = Views({"x": torch.randn(4, 3)})
+    with pytest.raises(SlimlineError, match=r"No output of the network \(output\) holds floating-point numbers"):
+        teacher_outputs(trace(Answer(), [torch.randn(2, 3)]), views, "fp32")
 
 
 def test_bf16_answers_are_nearly_those_of_fp32() -> None:

@@ -155,7 +155,7 @@ def bootstrap_bounds(differences: Floats, confidence: float = 0.95) -> tuple[flo
         shift = sample.mean(axis=1) - mean
         spread = sample.std(axis=1, ddof=1) / sqrt(n)
         # A resample of one value repeated says nothing about the spread: it counts as infinitely far out.
-        blind = np.where(shift == 0, 0.0, np.sign(shift) * inf)
+        blind = np.where(shift == 0, 0.0, np.copysign(inf, shift))
         studentised.append(np.where(spread > 0, shift / np.where(spread > 0, spread, 1.0), blind))
     t = np.sort(np.concatenate(studentised))
     k = max(1, round((1 - confidence) * (RESAMPLES + 1)))

@@ -26,7 +26,7 @@ def verify(network: Network) -> None:
         raise SlimlineError(f"The graph has {len(placeholders)} inputs but {len(network.examples)} example inputs.")
     for batch in (1, 2, 3):
         inputs = {name: _resize(value, batch) for name, value in network.examples.items()}
-        outputs = runnable.run(inputs)
+        outputs = _run(runnable, inputs, batch)
         if len(outputs) != len(network.output_names):
             raise SlimlineError(f"The graph has {len(outputs)} outputs but {len(network.output_names)} names.")
         for name, output in zip(network.output_names, outputs, strict=True):
@@ -35,6 +35,14 @@ def verify(network: Network) -> None:
                     f"Output {name} has shape {tuple(output.shape)} for a batch of {batch}: "
                     "the first axis of every output has to be the batch."
                 )
+
+
+def _run(network: Network, inputs: dict[str, torch.Tensor], batch: int) -> tuple[torch.Tensor, ...]:
+    try:
+        return network.run(inputs)
+    except Exception as error:  # an operator raises what it raises, such as for numbers outside a table
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise SlimlineError(f"The network cannot run a batch of {batch} of its example inputs ({reason}).") from error
 
 
 def _resize(example: torch.Tensor, batch: int) -> torch.Tensor:

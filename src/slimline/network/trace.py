@@ -1,6 +1,7 @@
 """From a torch module to a `Network`, through `torch.export`."""
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import logging
@@ -30,7 +31,11 @@ def trace(
     Args:
         module: any module that `torch.export` can trace; it is left as it was.
         inputs: example inputs in the order of ``forward``, or by its parameter names.
-        output_names: names of the outputs in order; ``output``, or ``output_0`` and so on, when left out.
+        output_names: names of the outputs in order. When left out they are the keys of the dict, the fields of the
+            dataclass or the named tuple that ``forward`` returns, otherwise ``output``, or ``output_0`` and so on.
+
+    Of what ``forward`` returns under a name only tensors are kept; other entries, such as None and nested tuples, are
+    dropped and told in the history.
 
     Raises:
         SlimlineError: the module cannot be traced; the sentence names the line of the user's code.
@@ -40,10 +45,14 @@ def trace(
     values = tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
     examples = {name: _at_least_two(value) for name, value in zip(names, values, strict=True)}
     training = {m: m.training for m in module.modules()}
-    module.eval()
+    if not isinstance(module, GraphModule):  # an exported program's refuses; its mode stands in its graph
+        module.eval()
+    named = _NamedOutputs()
+    hook = module.register_forward_hook(named)
     try:
         exported = _export(module, examples)
     finally:
+        hook.remove()
         for m, mode in training.items():
             m.training = mode
     graph_module = _plain(exported.module(check_guards=False))
@@ -51,7 +60,35 @@ def trace(
     if not outputs or not all(isinstance(output, Node) for output in outputs):
         raise SlimlineError(f"{type(module).__name__} returns something that is no tensor: return tensors only.")
     made_up = ("output",) if len(outputs) == 1 else tuple(f"output_{i}" for i in range(len(outputs)))
-    return Network(graph_module, examples, output_names or made_up, [f"traced from {type(module).__name__}"]).verify()
+    network = Network(graph_module, examples, output_names or named.names or made_up, [_origin(module, named)])
+    return network.set_training_(False).verify()
+
+
+class _NamedOutputs:
+    """A forward hook that turns outputs with names into a plain dict of the tensors among them."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.dropped: tuple[str, ...] = ()
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
+            output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+        elif isinstance(output, tuple) and hasattr(output, "_fields"):
+            output = dict(zip(output._fields, output, strict=True))
+        if not isinstance(output, Mapping):
+            return None  # as it was
+        tensors = {str(name): value for name, value in output.items() if isinstance(value, Tensor)}
+        self.names = tuple(tensors)
+        present = (str(name) for name, value in output.items() if value is not None)
+        self.dropped = tuple(name for name in present if name not in tensors)
+        return tensors
+
+
+def _origin(module: nn.Module, named: _NamedOutputs) -> str:
+    """The first line of the history."""
+    dropped = f" without its outputs {', '.join(named.dropped)}, which are no tensors" if named.dropped else ""
+    return f"traced from {type(module).__name__}{dropped}"
 
 
 def _input_names(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> list[str]:
@@ -88,7 +125,7 @@ def _at_least_two(example: Tensor) -> Tensor:
 
 def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
     parameters = inspect.signature(module.forward).parameters
-    by_name = set(parameters) >= set(examples)
+    by_name = set(parameters) >= set(examples) and _may_be_named(module)
     args, kwargs = ((), dict(examples)) if by_name else (tuple(examples.values()), None)
     batch = {0: torch.export.Dim.DYNAMIC}
     plain = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
@@ -109,6 +146,12 @@ def _export(module: nn.Module, examples: Mapping[str, Tensor]) -> torch.export.E
             f"{type(module).__name__} cannot be traced by torch.export{_user_line(error)}: {reason} "
             "Rewrite that line with tensor operations whose shapes do not depend on values or on a fixed batch size."
         ) from error
+
+
+def _may_be_named(module: nn.Module) -> bool:
+    """An exported program takes only those inputs by name that were given by name when it was exported."""
+    specification = getattr(module, "_in_spec", None)
+    return specification is None or specification.child(1).num_children > 0
 
 
 def _ours(error: BaseException | None) -> SlimlineError | None:
@@ -147,22 +190,10 @@ def _user_line(error: BaseException) -> str:
 def _plain(exported: GraphModule) -> GraphModule:
     """The same graph with plain arguments, no dead nodes, no in-place operators and one name per tensor."""
     graph = Graph()
-    copies: dict[Node, Node] = {}
+    copies: dict[Node, Any] = {}
     first_name: dict[int, str] = {}
-    for node in exported.graph.nodes:
-        if node.op == "output":
-            outputs = torch.fx.map_arg(node.args[0], copies.__getitem__)
-            flat = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-            graph.output(tuple(flat))
-        elif node.op == "get_attr":
-            tensor = get_tensor(exported, str(node.target))
-            name = first_name.setdefault(id(tensor), str(node.target))
-            copies[node] = graph.create_node("get_attr", name, name=node.name)
-        elif node.op == "call_module":
-            continue  # the shape guards that torch.export adds; they have no result
-        else:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            copies[node].meta = {}
+    outputs = _copy_nodes(exported, graph, copies, first_name)
+    graph.output(tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,))
     _functionalise(graph)
     graph.eliminate_dead_code()
     root = nn.Module()
@@ -170,6 +201,62 @@ def _plain(exported: GraphModule) -> GraphModule:
         if node.op == "get_attr":
             put_tensor(root, str(node.target), get_tensor(exported, str(node.target)))
     return GraphModule(root, graph)
+
+
+def _copy_nodes(
+    exported: GraphModule, graph: Graph, copies: dict[Node, Any], first_name: dict[int, str], prefix: str = ""
+) -> Any:
+    """Append the nodes of a module to a graph and return what its output node holds there.
+
+    Args:
+        copies: what stands for a node of the module: a node of the graph, or a tuple of them; its placeholders may be
+            there before.
+        first_name: the name that a tensor got when it was met first, by its id.
+        prefix: where the module hangs in the one that is traced.
+    """
+    outputs: Any = ()
+    for node in exported.graph.nodes:
+        if node in copies or node.op == "call_module":
+            continue  # the shape guards that torch.export adds are modules; they have no result
+        if node.op == "output":
+            outputs = torch.fx.map_arg(node.args[0], copies.__getitem__)
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(exported)
+            if isinstance(value, Tensor):  # else a part of the graph, copied where it is called
+                name = first_name.setdefault(id(value), prefix + str(node.target))
+                copies[node] = graph.create_node("get_attr", name, name=node.name)
+        elif isinstance(node.target, torch._ops.HigherOrderOperator):
+            part, values = _called_part(node)
+            inner = exported.get_submodule(str(part.target))
+            assert isinstance(inner, GraphModule)
+            placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+            given = torch.fx.map_arg(tuple(values), copies.__getitem__)
+            known = dict(zip(placeholders, given, strict=True))
+            copies[node] = _copy_nodes(inner, graph, known, first_name, f"{prefix}{part.target}.")
+        elif node.target is operator.getitem and isinstance(copies[node.args[0]], (tuple, list)):
+            copies[node] = copies[node.args[0]][node.args[1]]
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node].meta = {}
+    return outputs
+
+
+def _called_part(node: Node) -> tuple[Node, tuple[Any, ...]]:
+    """The part of the graph that a node calls and the values it gets, where the call itself changes nothing.
+
+    A part under ``torch.no_grad()``, or where mixed precision is switched off, computes the same outside it.
+    """
+    name, args = str(node.target), node.args
+    if name == "wrap_with_set_grad_enabled":
+        part, values = args[1], args[2:]
+    elif name == "wrap_with_autocast" and not args[2]:
+        part, values = args[4], args[5:]
+    else:
+        raise SlimlineError(
+            f"The network uses {name}, which slimline has no form for: write it with plain tensor operations."
+        )
+    assert isinstance(part, Node)
+    return part, values
 
 
 def put_tensor(root: nn.Module, name: str, tensor: Tensor) -> None:

@@ -65,7 +65,7 @@ def asked(certificate: Certificate) -> str:
     """The budget in one sentence."""
     budget, kind = certificate.budget, certificate.task.score
     goal = "the lowest latency" if budget.minimize == "latency" else "the smallest size"
-    limits = [f"loses at most {wording.drop(budget.max_drop, kind)} of {kind or 'score'}"]
+    limits = [f"loses at most {wording.drop(budget.max_drop, kind)} of {wording.score_name(kind) or 'score'}"]
     if budget.max_latency_ms is not None:
         limits.append(f"needs at most {wording.milliseconds(budget.max_latency_ms)}")
     if budget.max_size_bytes is not None:
@@ -85,7 +85,7 @@ def between(low: float | None, high: float | None) -> str:
 def comparison(certificate: Certificate) -> list[Row]:
     """Score, size, parameters, MACs, memory, latency in each runtime, and the measured ratios of latency."""
     original, best, kind = certificate.original, certificate.best, certificate.task.score
-    name = f"Score ({kind})" if kind else "Score"
+    name = f"Score ({wording.score_name(kind)})" if kind else "Score"
     lost = f"{wording.drop(abs(best.drop), kind)} {'lost' if best.drop >= 0 else 'gained'}"
     rows = [
         Row(name, wording.score(original.score, kind), wording.score(best.score, kind), lost),

@@ -63,7 +63,7 @@ def front(certificate: Certificate) -> dict[str, Any]:
         "budget": None if reference is None else reference - allowed,
         "budget_label": f"{wording.drop(allowed, kind)} below the original",
         "x_label": f"latency, ms per batch of {certificate.machine.batch} (log scale)",
-        "y_label": f"{kind or 'score'} on the search split",
+        "y_label": f"{wording.score_name(kind) or 'score'} on the search split",
     }
 
 

@@ -29,7 +29,7 @@ def optimize(
     """Find the fastest or smallest version of a network inside a budget, and write the evidence.
 
     Args:
-        model: a torch module, a network, or the path of a `.slim` file or a `JOB.py`.
+        model: a torch or Keras model, a network, or the path of a model file or folder or a `JOB.py`.
         task: the data and the score; a `JOB.py` brings its own.
         time: length of the search, such as ``10m``; overrides the budget's.
         out: folder for the results; that of ``settings`` when settings are given.

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 
 NOT_MEASURED = "not measured"
-SHARE_SCORES = ("accuracy", "agreement")
-"""Scores that are shares of samples, shown in per cent and points."""
+SHARE_SCORES = ("accuracy", "agreement", "cosine", "relative")
+"""Scores of which 1 is the best there is, shown in per cent and points."""
+SHORT = {
+    "agreement": "agreement with the original",
+    "cosine": "cosine similarity to the original",
+    "relative": "1 \N{MINUS SIGN} relative error to the original",
+}
+"""Scores that read no labels, in few words; the certificate's ``task.what`` says too that they are not accuracy."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -53,15 +59,20 @@ def ratio(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{significant(value)}\N{MULTIPLICATION SIGN}"
 
 
+def score_name(kind: str) -> str:
+    """What a score is called: of one that reads no labels also what it compares with."""
+    return SHORT.get(kind, kind)
+
+
 def score(value: float | None, kind: str) -> str:
-    """91.42% for shares of samples, else four significant digits."""
+    """91.42% for scores of which 1 is the best, else four significant digits."""
     if value is None:
         return NOT_MEASURED
     return f"{_signed(f'{value * 100:.2f}')}%" if kind in SHARE_SCORES else significant(value, 4)
 
 
 def drop(value: float | None, kind: str, unit: bool = True) -> str:
-    """A loss of score: 0.21 points for shares of samples, else four significant digits; negative is a gain."""
+    """A loss of score: 0.21 points where 1 is the best score, else four significant digits; negative is a gain."""
     if value is None:
         return NOT_MEASURED
     if kind not in SHARE_SCORES:

@@ -35,6 +35,7 @@ def write_onnx(network: Network, path: Path) -> None:
         SlimlineError: an operator has no ONNX form, or an int32 constant has a zero point, which ONNX does not know.
     """
     plain = network.copy().set_training_(False).tidy_()
+    plain.module.requires_grad_(False)  # torch.export decomposes attention in another way where a bias has a gradient
     _check_zero_points(plain)
     model = _translate(plain)
     _strip(model)

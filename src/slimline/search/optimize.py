@@ -46,6 +46,8 @@ class Settings:
     runtimes: tuple[str, ...] = ()
     seed: int = 0
     resume: bool = False
+    allow_code: bool = False
+    """Let the code in a Keras file's Lambda layers run."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -64,7 +66,7 @@ def optimize(
     """Find the fastest or smallest version of a network inside a budget.
 
     Args:
-        model: a torch module, a network, or the path of a `.slim` file or a `JOB.py`.
+        model: a torch or Keras model, a network, or the path of a model file or folder or a `JOB.py`.
         task: the data and the score; a `JOB.py` brings its own.
         time: length of the search, such as ``10m``; overrides the budget's.
         out: folder for the results; ``settings.out`` when settings are given.
@@ -74,7 +76,7 @@ def optimize(
     """
     chosen = settings or Settings(Path(out))
     require_writable(chosen.out)
-    job = read_source(model, task)
+    job = read_source(model, task, allow_code=chosen.allow_code)
     if job.task is None:
         raise SlimlineError(f"{model} comes without a task: pass task=, or give a JOB.py with task().")
     limits = budget or Budget()

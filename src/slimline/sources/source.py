@@ -5,21 +5,36 @@ import importlib.util
 import sys
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from slimline.errors import SlimlineError
 from slimline.network import container
 from slimline.network.network import Network
-from slimline.sources.torch_module import from_module
-from slimline.task import Task
+from slimline.sources.torch_module import EXAMPLES, from_module, refuse_file
+from slimline.task import Samples, Task
 
-LATER = {".onnx": "ONNX", ".keras": "Keras", ".tflite": "TFLite", ".pt2": "exported programs", ".pb": "TensorFlow"}
+Source = nn.Module | Network | Path | str
+"""What a network can be read from; a Keras model in memory is one too."""
+OF_TORCH = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl")
+ELSEWHERE = {
+    ".h5": "is Keras' old format: load it in Keras 3 and save it as a .keras file",
+    ".hdf5": "is Keras' old format: load it in Keras 3 and save it as a .keras file",
+    ".safetensors": "holds weights without their network: give the model's folder, or a JOB.py whose model() loads it",
+    ".params": "is of MXNet: write it as ONNX with mxnet.onnx.export_model and give that file",
+    ".pdmodel": "is of PaddlePaddle: write it as ONNX with paddle2onnx and give that file",
+    ".pdiparams": "is of PaddlePaddle: write it as ONNX with paddle2onnx and give that file",
+    ".xml": "is of OpenVINO, which is only written here: give the model that it was made from",
+}
+"""Files of other programs, and what to do with them."""
+SOURCES = "a JOB.py, .slim, .onnx, .keras, .tflite or .pb file, or the folder of a SavedModel or of transformers"
 
 
 @dataclass(frozen=True)
@@ -28,40 +43,133 @@ class Job:
 
     network: Network
     task: Task | None
+    file: Path | None = None
+    """The file that holds the network, where a runtime may be able to load it."""
 
 
-def read_source(source: nn.Module | Network | Path | str, task: Task | None = None, inputs: Any = None) -> Job:
-    """Read a module, a network, a `.slim` file or a `JOB.py`.
+def read_source(source: Source, task: Task | None = None, inputs: Any = None, allow_code: bool = False) -> Job:
+    """Read any source, and decide the task for its network (`Task.decided`).
+
+    Args:
+        inputs: example inputs; the first samples of the task when left out.
+        allow_code: let the code in a Keras file's Lambda layers run.
 
     Raises:
-        SlimlineError: the source does not exist or cannot be read; the sentence says what to do.
+        SlimlineError: the source does not exist or cannot be read, or the data do not fit it; one sentence.
     """
+    job = _read(source, task, inputs, allow_code)
+    return job if job.task is None else replace(job, task=job.task.decided(job.network))
+
+
+def _read(source: Source, task: Task | None, inputs: Any, allow_code: bool) -> Job:
+    """The network, and its task as it was given."""
     if isinstance(source, Network):
         return Job(source, task)
     if isinstance(source, nn.Module):
         return Job(from_module(source, inputs, task), task)
+    if not isinstance(source, (str, Path)):
+        return Job(_from_keras_model(source, examples(task, inputs), allow_code), task)
     path = Path(source)
     if not path.exists():
         raise SlimlineError(f"{path} does not exist{_near(path)}.")
     if path.suffix == ".py":
-        return read_job(path)
+        return read_job(path, task, allow_code)
     if path.suffix == ".slim":
         return Job(container.load(path), task)
-    if path.suffix in LATER:
-        raise SlimlineError(
-            f"{path}: {LATER[path.suffix]} files are not read yet; give a JOB.py with model() and task(), or a "
-            f".slim file."
-        )
-    raise SlimlineError(f"{path} is not a source: give a JOB.py with model() and task(), or a .slim file.")
+    network = _from_path(path, examples(task, inputs), allow_code)
+    return Job(network, task, path if path.suffix == ".onnx" else None)
 
 
-def load(source: nn.Module | Network | Path | str, inputs: Any = None) -> Network:
-    """Read a network from a module with example inputs, a `.slim` file or a `JOB.py`.
+def _from_path(path: Path, data: Any, allow_code: bool) -> Network:
+    """A model file or folder of another framework; what reads it is imported only now."""
+    if path.is_dir():
+        return _from_folder(path, data)
+    match path.suffix.lower():
+        case ".onnx":
+            from slimline.sources.onnx.network import from_onnx
+
+            return from_onnx(path, data)
+        case ".keras":
+            from slimline.sources.keras_model import from_keras
+
+            return from_keras(path, data, allow_code)
+        case ".tflite":
+            from slimline.sources.tflite_file import from_tflite
+
+            return from_tflite(path, data)
+        case ".pb":
+            from slimline.sources.tensorflow_model import from_frozen_graph
+
+            return from_frozen_graph(path, data)
+    if path.suffix.lower() in OF_TORCH:
+        refuse_file(path)
+    if path.suffix.lower() in ELSEWHERE:
+        raise SlimlineError(f"{path} {ELSEWHERE[path.suffix.lower()]}.")
+    raise SlimlineError(f"{path} is not a source: give {SOURCES}.")
+
+
+def _from_folder(path: Path, data: Any) -> Network:
+    if (path / "saved_model.pb").is_file():
+        from slimline.sources.tensorflow_model import from_saved_model
+
+        return from_saved_model(path, data)
+    if (path / "config.json").is_file():
+        from slimline.sources.transformers_model import from_folder
+
+        if isinstance(data, list):
+            raise SlimlineError(
+                f"{path}: the inputs of a transformers model need names: give a dict of arrays by name."
+            )
+        return from_folder(path, data)
+    raise SlimlineError(f"{path} holds neither a saved_model.pb nor a config.json: give {SOURCES}.")
+
+
+def is_keras_model(source: Any) -> bool:
+    """Whether an object is a Keras model, without importing Keras."""
+    return any(base.__module__.partition(".")[0] == "keras" for base in type(source).__mro__)
+
+
+def _from_keras_model(source: Any, data: Any, allow_code: bool) -> Network:
+    if not is_keras_model(source):
+        raise SlimlineError(f"A {type(source).__name__} is not a source: give a torch or Keras model, or {SOURCES}.")
+    from slimline.sources.keras_model import from_keras
+
+    return from_keras(source, data, allow_code)
+
+
+def examples(task: Task | None, inputs: Any = None) -> dict[str, Tensor] | list[Tensor] | None:
+    """Example inputs by name, or in order, from what was given or from the first samples of the task.
+
+    In order, the labels of a task may stand behind the inputs.
+    """
+    source = inputs if inputs is not None else task.validate if task is not None else None
+    if isinstance(source, Samples):
+        source = source.inputs
+    if isinstance(source, Iterable) and not isinstance(source, (Mapping, Tensor, np.ndarray, tuple, list)):
+        source = next(iter(source), None)  # a loader's first batch
+    if source is None:
+        return None
+    if isinstance(source, Mapping):
+        return {name: _first(value) for name, value in source.items() if name != "labels"}
+    return [_first(value) for value in (source if isinstance(source, (tuple, list)) else [source])]
+
+
+def _first(value: Any) -> Tensor:
+    few = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value[:EXAMPLES]))
+    return few[:EXAMPLES].clone()
+
+
+def load(source: Source, inputs: Any = None, allow_code: bool = False) -> Network:
+    """Read a network from any source: a torch or Keras model, a model file or folder, or a `JOB.py`.
+
+    Args:
+        inputs: example inputs, where the source does not say their sizes.
+        allow_code: let the code in a Keras file's Lambda layers run.
 
     Raises:
         SlimlineError: the source does not exist or cannot be read.
     """
-    return read_source(source, None, inputs).network
+    return _read(source, None, inputs, allow_code).network
 
 
 def _near(path: Path) -> str:
@@ -70,26 +178,47 @@ def _near(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}" if near else ": check the path"
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: Path, task: Task | None = None, allow_code: bool = False) -> Job:
     """Run the user's `JOB.py` and take its ``model()``, ``task()`` and, if there, ``inputs()``.
+
+    ``model()`` gives a torch module, a network, or the path of any other source, which is relative to the job's folder.
+
+    Args:
+        task: the task of a job that defines none.
 
     Raises:
         SlimlineError: it fails, or one of the functions is missing or returns something else.
     """
     module = _run(path)
-    missing = [name for name in ("model", "task") if not callable(getattr(module, name, None))]
+    wanted = ("model", "task") if task is None else ("model",)
+    missing = [name for name in wanted if not callable(getattr(module, name, None))]
     if missing:
         raise SlimlineError(
             f"{path} defines no {missing[0]}(): a job has model() -> torch module and task() -> slimline.Task."
         )
-    task = _call(path, module, "task")
+    if task is not None and callable(getattr(module, "task", None)):
+        raise SlimlineError(f"{path} defines task(), but a task or --data was given too: leave out one of them.")
+    task = task if task is not None else _call(path, module, "task")
     if not isinstance(task, Task):
         raise SlimlineError(f"{path}: task() returned a {type(task).__name__}: return a slimline.Task.")
     model = _call(path, module, "model")
-    if not isinstance(model, (nn.Module, Network)):
-        raise SlimlineError(f"{path}: model() returned a {type(model).__name__}: return a torch module.")
     inputs = _call(path, module, "inputs") if callable(getattr(module, "inputs", None)) else None
-    return Job(read_source(model, task, inputs).network, task)
+    return _read(_model_of(path, model), task, inputs, allow_code)
+
+
+def _model_of(path: Path, model: Any) -> Any:
+    """What ``model()`` of the job at ``path`` returned, as a source; never another job."""
+    if isinstance(model, (nn.Module, Network)) or is_keras_model(model):
+        return model
+    if not isinstance(model, (str, Path)):
+        raise SlimlineError(
+            f"{path}: model() returned a {type(model).__name__}: return a torch or Keras model, or the path of a model "
+            "file."
+        )
+    found = path.parent / model
+    if found.suffix == ".py":
+        raise SlimlineError(f"{path}: model() returned another job, {model}: return a torch module or a model file.")
+    return found
 
 
 def _run(path: Path) -> ModuleType:

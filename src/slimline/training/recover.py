@@ -113,7 +113,8 @@ def _step(network: Network, batch: Batch, loss: Loss, precision: str) -> float:
     inputs = (batch.inputs[name] for name in network.input_names)
     with autocast(precision):
         outputs = network.module(*(channels_last(x) for x in inputs))
-    value = loss(tuple(o.float() for o in outputs), batch)
+    # What holds whole numbers has no gradient.
+    value = loss(tuple(o.float() for o in outputs if o.is_floating_point()), batch)
     value.backward()  # type: ignore[no-untyped-call]
     return float(value.detach())
 

@@ -66,7 +66,7 @@ def test_a_free_size_is_fixed_by_the_data_and_the_history_says_so(tmp_path: Path
             {"image": torch.ones(2, 1, 6, 6, dtype=torch.int64)},
             "of type torch.float32 and the data of type torch.int64",
         ),
-        ([torch.ones(2, 1, 6, 6)] * 2, "has the inputs image, but 2 arrays are given"),
+        ([torch.ones(2, 1, 6, 6)] * 3, "has the inputs image, but 3 arrays are given"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(tmp_path: Path, data: object, sentence: str) -> None:

@@ -19,7 +19,7 @@ from slimline.sources.onnx.values import TORCH_TYPES
 
 EXAMPLES = 2
 Data = Mapping[str, Tensor] | Sequence[Tensor]
-"""Example inputs by name, or in the order of the file's inputs."""
+"""Example inputs by name, or in the order of the file's inputs, where labels may stand behind them."""
 BATCH = 3
 """Samples in the comparison of a file whose batch is free."""
 PARITY = 1e-3
@@ -66,9 +66,9 @@ def _imported(path: Path, data: Data | None) -> Network:
 def _examples(graph: OnnxGraph, data: Data | None) -> dict[str, Tensor]:
     names = [item.name for item in graph.inputs]
     if data is not None and not isinstance(data, Mapping):
-        if len(data) != len(names):
+        if len(data) not in (len(names), len(names) + 1):
             raise SlimlineError(f"it has the inputs {', '.join(names)}, but {len(data)} arrays are given.")
-        data = dict(zip(names, data, strict=True))
+        data = dict(zip(names, data, strict=False))
     return {item.name: _example(item, data) for item in graph.inputs}
 
 
