@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IMPORT_NAME = {"pyyaml": "yaml"}
+IMPORT_NAME = {"pyyaml": "yaml", "tensorflow-cpu": "tensorflow", "protobuf": "google"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -30,7 +30,7 @@ def imported() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"slimline"}
+    return found - set(sys.stdlib_module_names) - {"slimline", "huggingface_hub"}
 
 
 def test_declared_is_what_is_imported() -> None:

@@ -24,7 +24,8 @@ app = typer.Typer(
 Source = Annotated[
     str,
     typer.Argument(
-        help="JOB.py with model() and task(); a .onnx, .keras, .tflite, .pb or .slim file; the folder of a SavedModel or of transformers"
+        help="JOB.py with model() and task(); a .onnx, .keras, .tflite, .pb or .slim file; the folder of a SavedModel "
+        "or of transformers"
     ),
 ]
 Data = Annotated[

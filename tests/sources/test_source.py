@@ -146,7 +146,7 @@ JOBS = {
     "a task that is forgotten": (WITH_MODEL + "def task():\n    pass\n", r"task\(\) returned a NoneType"),
     "a model of another type": (
         WITH_TASK + "def model():\n    return [1]\n",
-        r"model\(\) returned a list: return a torch module or the path of a model file\.",
+        r"model\(\) returned a list: return a torch or Keras model, or the path of a model file\.",
     ),
     "another job as the model": (
         WITH_TASK + "def model():\n    return 'other_job.py'\n",
@@ -194,7 +194,7 @@ def test_a_wrong_job_gives_a_sentence(
         ("net.params", "is of MXNet: write it as ONNX"),
         ("net.pdmodel", "is of PaddlePaddle: write it as ONNX"),
         ("net.safetensors", "holds weights without their network"),
-        ("net.onnx", "cannot be imported: it is not an ONNX file"),
+        ("net.onnx", "cannot be imported: it is no ONNX file, or is truncated"),
         ("net", r"is not a source: give a JOB\.py, \.slim, \.onnx"),
         ("folder", r"holds neither a saved_model\.pb nor a config\.json"),
     ],

@@ -81,7 +81,9 @@ def _translate(network: Network) -> ir.Model:
             raise SlimlineError(_sentence(error)) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
-        if node.op_type == "GRU":  # torch multiplies by the reset gate after the product; onnxscript 0.7 leaves that out
+        if (
+            node.op_type == "GRU"
+        ):  # torch multiplies by the reset gate after the product; onnxscript 0.7 leaves that out
             node.attributes["linear_before_reset"] = ir.AttrInt64("linear_before_reset", 1)
     return program.model
 

@@ -142,16 +142,21 @@ def examples(task: Task | None, inputs: Any = None) -> dict[str, Tensor] | list[
 
     In order, the labels of a task may stand behind the inputs.
     """
-    source = inputs if inputs is not None else task.validate if task is not None else None
-    if isinstance(source, Samples):
-        source = source.inputs
-    if isinstance(source, Iterable) and not isinstance(source, (Mapping, Tensor, np.ndarray, tuple, list)):
-        source = next(iter(source), None)  # a loader's first batch
+    source = inputs if inputs is not None else _first_batch(task.validate) if task is not None else None
     if source is None:
         return None
     if isinstance(source, Mapping):
         return {name: _first(value) for name, value in source.items() if name != "labels"}
     return [_first(value) for value in (source if isinstance(source, (tuple, list)) else [source])]
+
+
+def _first_batch(source: Any) -> Any:
+    """The inputs of a task, whole where they are arrays; the first batch of a loader or a list."""
+    if isinstance(source, Samples):
+        return source.inputs
+    if isinstance(source, (Mapping, tuple)) or not isinstance(source, Iterable):
+        return source
+    return next(iter(source), None)
 
 
 def _first(value: Any) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_free_size_is_fixed_by_the_data_and_the_history_says_so(tmp_path: Path
     ("data", "sentence"),
     [
         ({"picture": torch.ones(2, 1, 6, 6)}, "no array for its input 'image'; it has picture"),
-        ({"image": torch.ones(2, 1, 6, 7)}, r"'image' is \['N', 1, 6, 6\] and the data has the shape \[2, 1, 6, 7\]"),
+        ({"image": torch.ones(2, 1, 6, 7)}, r"'image' is \['N', 1, 6, 6\] and the data \[2, 1, 6, 7\]"),
         (
             {"image": torch.ones(2, 1, 6, 6, dtype=torch.int64)},
             "of type torch.float32 and the data of type torch.int64",

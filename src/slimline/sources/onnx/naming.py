@@ -1,5 +1,6 @@
 """Names for the weights of an imported network: by the layer that reads them, as a torch module would have them."""
 
+import keyword
 import re
 
 from torch import nn
@@ -20,7 +21,7 @@ ROLES = {
     "PRelu": ("", "weight"),
 }
 """What each input of an operator is called where it is a constant; LSTM and the like keep the file's own names."""
-RESERVED = {*dir(nn.Module()), "graph"}
+RESERVED = {*dir(nn.Module()), *keyword.kwlist, "graph"}
 SPOKEN = re.compile(r"\.(weight|bias|running_mean|running_var)$")
 
 

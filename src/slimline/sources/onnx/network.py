@@ -80,19 +80,21 @@ def _example(item: OnnxInput, data: Mapping[str, Tensor] | None) -> Tensor:
         given = data[item.name]
         wanted = item.shape
         if wanted is not None and not _fits(tuple(given.shape), wanted):
-            shown = [size or "?" for size in wanted]
-            raise SlimlineError(f"its input {item.name!r} is {shown} and the data has the shape {list(given.shape)}.")
+            raise SlimlineError(f"its input {item.name!r} is {_shown(item)} and the data {list(given.shape)}.")
         if given.is_floating_point() != dtype.is_floating_point:
             raise SlimlineError(f"its input {item.name!r} is of type {dtype} and the data of type {given.dtype}.")
         return given[:EXAMPLES].to(dtype)
     if item.shape is None or any(not isinstance(size, int) for size in item.shape[1:]):
-        shown = "unknown" if item.shape is None else [size or "?" for size in item.shape]
         raise SlimlineError(
-            f"the shape of its input {item.name!r} is {shown}: give data with an example of it (--data DATA.npz)."
+            f"the shape of its input {item.name!r} is {_shown(item)}: give data with an example of it (--data DATA.npz)."
         )
     if not item.shape:
         raise SlimlineError(f"its input {item.name!r} is a single number: every input needs a batch axis.")
     return made_up([int(size or 1) for size in item.shape[1:]], dtype)
+
+
+def _shown(item: OnnxInput) -> str:
+    return "unknown" if item.shape is None else str([size or "?" for size in item.shape])
 
 
 def _fits(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
