@@ -56,7 +56,8 @@ def main(wanted: list[str]) -> None:
     rows = table(outcomes)
     for row in rows:
         print(
-            f"{row['operator']:28} passed {row['passed']:4}  failed {row['failed']:4}  out of scope {row['out_of_scope']}"
+            f"{row['operator']:28} passed {row['passed']:4}  failed {row['failed']:4}  "
+            f"out of scope {row['out_of_scope']}"
         )
     summary = {name: sum(row[name] for row in rows) for name in ("passed", "failed", "out_of_scope")}
     summary["rate"] = summary["passed"] / max(1, summary["passed"] + summary["failed"])
@@ -76,7 +77,7 @@ def cases() -> list[Any]:
 
 
 def title(case: Any) -> str:
-    """The operator a test is about: its name for the plain form, the same for the form expanded into simpler operators."""
+    """The operator that a test is about, also where it is expanded into simpler ones."""
     kinds = [node.op_type for node in case.model.graph.node]
     by_name = {kind.lower(): kind for kind in [*kinds, *(s.name for s in onnx.defs.get_all_schemas())]}
     words = case.name.removeprefix("test_").split("_")

@@ -27,7 +27,7 @@ def model(
     opset: int = NEWEST_IN_ONNX_RUNTIME,
     types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A model from nodes; inputs have shapes whose text entries are free axes and are float unless `types` says else."""
+    """A model from nodes; text in the shape of an input is a free axis; what `types` does not name is float."""
     kinds = types or {}
     graph = helper.make_graph(
         list(nodes),

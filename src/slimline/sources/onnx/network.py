@@ -86,7 +86,8 @@ def _example(item: OnnxInput, data: Mapping[str, Tensor] | None) -> Tensor:
         return given[:EXAMPLES].to(dtype)
     if item.shape is None or any(not isinstance(size, int) for size in item.shape[1:]):
         raise SlimlineError(
-            f"the shape of its input {item.name!r} is {_shown(item)}: give data with an example of it (--data DATA.npz)."
+            f"the shape of its input {item.name!r} is {_shown(item)}: give data with an example of it "
+            "(--data DATA.npz)."
         )
     if not item.shape:
         raise SlimlineError(f"its input {item.name!r} is a single number: every input needs a batch axis.")
