@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 
 from slimline.errors import SlimlineError
+from slimline.network.container import save
+from slimline.report.run_folder import optimize
 from slimline.runtimes.runtime import Artifact
 from slimline.search import recheck as recheck_module
+from slimline.search.budget import Budget
+from slimline.search.optimize import Settings
 from slimline.search.recheck import Check, recheck, stored_source
-from tests.search.stand_ins import outputs_here, planted_race
-from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run
+from slimline.sources.source import read_data
+from slimline.task import FileArrays, Task
+from tests.search.stand_ins import outputs_here, planted_race, pretending
+from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run, patterns, toy
 
 CLAIMS = [
     "the artifact's checksum",
@@ -143,3 +149,16 @@ def test_a_study_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_the_job_of_a_run_is_remembered() -> None:
     folder, _ = finished_run()
     assert stored_source(folder) == str((folder.parent / "toy_job.py").resolve())
+
+
+def test_a_run_from_a_model_file_and_a_data_file_is_checked_with_both(tmp_path: Path) -> None:
+    model = save(toy(), tmp_path / "toy.slim")
+    np.savez(tmp_path / "data.npz", image=patterns(300, seed=2)[0])
+    task = Task(validate=FileArrays(read_data(tmp_path / "data.npz"), str(tmp_path / "data.npz")), score="cosine")
+    with pretending():
+        budget, settings = Budget(max_drop=0.3, time_s=2.0), Settings(tmp_path / "run", ("onnxruntime",))
+        optimize(model, task, budget=budget, settings=settings)
+        checks = by_claim(tmp_path / "run")
+    assert checks["the data"].holds and checks["the score"].holds
+    (tmp_path / "data.npz").unlink()
+    assert "data.npz, the data of the run, is no longer there" in by_claim(tmp_path / "run")["the score"].found

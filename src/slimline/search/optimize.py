@@ -28,7 +28,7 @@ from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
 from slimline.sources.source import Job, read_source
-from slimline.task import Splits, Task
+from slimline.task import FileArrays, Splits, Task
 
 CERTIFY_SECONDS, CERTIFY_SHARE = 80.0, 0.25
 """Set aside at the end of the search for the certify split and the final race: at most so long, at most this share."""
@@ -67,7 +67,7 @@ def optimize(
 
     Args:
         model: a torch or Keras model, a network, or the path of a model file or folder or a `JOB.py`.
-        task: the data and the score; a `JOB.py` brings its own.
+        task: the data and the score; a `JOB.py` with a task() brings its own.
         time: length of the search, such as ``10m``; overrides the budget's.
         out: folder for the results; ``settings.out`` when settings are given.
 
@@ -85,6 +85,8 @@ def optimize(
     search = Search(job, limits, chosen, listener or Silent())
     if isinstance(model, (str, Path)):
         search.study.set_fact("source", str(Path(model).resolve()))
+    if task is not None and isinstance(task.validate, FileArrays):
+        search.study.set_fact("data", str(Path(task.validate.path).resolve()))
     try:
         return search.run()
     finally:
@@ -111,7 +113,13 @@ class Search:
             "data": hashlib.sha256(f"{self.splits.train.digest()}{self.task.validate.digest()}".encode()).hexdigest(),
         }
         budget_but_time = {k: v for k, v in budget.as_json().items() if k != "time_s"}
-        identity = {**self.hashes, **budget_but_time, "seed": settings.seed, "runtimes": list(self.runtimes)}
+        identity = {
+            **self.hashes,
+            **budget_but_time,
+            "score": self.task.describe_score(),
+            "seed": settings.seed,
+            "runtimes": list(self.runtimes),
+        }
         self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
         self.training_task = Task(
             validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment
@@ -211,6 +219,9 @@ class Search:
         if not self.free:
             return
         self.listener.stage("How sensitive each group of channels is")
+        if not any(output.is_floating_point() for output in self.network.run(self.network.examples)):
+            self.listener.note("No output holds floating-point numbers, so nothing can be pruned and recovered.")
+            return
         target = self._target()
         facts = get_runtime(target.runtime).facts
         self.table = SensitivityTable(

@@ -16,8 +16,8 @@ from slimline.runtimes.runtime import Artifact
 from slimline.search.bench import SCORE_BATCH
 from slimline.search.bundle import sha256
 from slimline.search.study import Study
-from slimline.sources.source import read_source
-from slimline.task import Samples
+from slimline.sources.source import read_data, read_source
+from slimline.task import FileArrays, Samples, Task
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,18 @@ def _score_checks(folder: Path, certificate: dict[str, Any], artifact: Artifact,
                 "the run was not started from a JOB.py that is still there, so its data cannot be read",
             )
         ]
-    job = read_source(source)
+    data = stored_fact(folder, "data")
+    if data is not None and not Path(data).exists():
+        return [Check("the score", None, f"{data}, the data of the run, is no longer there")]
+    score = certificate["task"]["score"]
+    task = None if data is None else Task(validate=FileArrays(read_data(Path(data)), data), score=score)
+    job = read_source(source, task)
     if job.task is None:
         return [Check("the score", None, f"{source} has no task()")]
     task = job.task.read(job.network.input_names)
     splits = task.splits(certificate["seed"])
-    data = hashlib.sha256(f"{splits.train.digest()}{task.validate.digest()}".encode()).hexdigest()
-    if data != certificate["hashes"]["data"]:
+    digest = hashlib.sha256(f"{splits.train.digest()}{task.validate.digest()}".encode()).hexdigest()
+    if digest != certificate["hashes"]["data"]:
         return [Check("the data", False, f"{source} now gives other data than the certificate's")]
     certify: Samples = splits.certify
     reference = artifact_outputs(original, certify.inputs, usable_cores(), SCORE_BATCH)
@@ -87,11 +92,16 @@ def _score_checks(folder: Path, certificate: dict[str, Any], artifact: Artifact,
     verdict = judge(drop, certificate["budget"]["max_drop"])
     lost = f"{100 * drop.drop:.2f} points lost, at most {100 * drop.upper:.2f}, on {drop.n} samples: {verdict}"
     agrees = verdict is Verdict.PASS or certificate["verdict"] != str(Verdict.PASS)
-    return [Check("the data", True, data[:16]), Check("the score", agrees, lost)]
+    return [Check("the data", True, digest[:16]), Check("the score", agrees, lost)]
 
 
 def stored_source(folder: Path) -> str | None:
-    """Path of the job a run was started from.
+    """Path of the job or the model file a run was started from."""
+    return stored_fact(folder, "source")
+
+
+def stored_fact(folder: Path, name: str) -> str | None:
+    """A path that the study of a run remembers; None where it remembers none.
 
     Raises:
         SlimlineError: the study cannot be read.
@@ -100,7 +110,7 @@ def stored_source(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        source: str | None = Study.stored_fact(path, "source")
-        return source
+        found: str | None = Study.stored_fact(path, name)
+        return found
     except sqlite3.Error as error:
         raise SlimlineError(f"{path} cannot be read ({error}): copy the run's folder again.") from error

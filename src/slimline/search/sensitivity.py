@@ -42,9 +42,9 @@ class Sensitivity:
 
 
 def damage(original: Network, pruned: Network, samples: Samples) -> float:
-    """How far the answers moved, on average over the samples."""
+    """How far the first output of floating-point numbers moved, on average over the samples."""
     inputs = samples.tensors()
-    before, after = original.run(inputs)[0], pruned.run(inputs)[0]
+    before, after = (next(o for o in n.run(inputs) if o.is_floating_point()) for n in (original, pruned))
     if before.ndim == 2:
         return float(F.kl_div(after.log_softmax(1), before.log_softmax(1), reduction="batchmean", log_target=True))
     return float(F.mse_loss(after, before) / before.var().clamp_min(1e-12))

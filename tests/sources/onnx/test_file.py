@@ -126,6 +126,13 @@ def test_inputs_that_no_network_has_are_refused(shape: list[int | str], kind: in
         check_inputs(model([RELU], {"x": shape}, ["y"], types={"x": kind}).graph)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 501])
+def test_names_that_do_not_fit_on_a_line_are_refused(name: str) -> None:
+    for source, target in ((name, "y"), ("x", name)):
+        with pytest.raises(SlimlineError, match="an input or output is called"):
+            check_inputs(model([helper.make_node("Relu", [source], [target])], {source: ["N", 4]}, [target]).graph)
+
+
 def test_a_graph_without_inputs_is_refused() -> None:
     weights_only = model([RELU], {"x": [4]}, ["y"], {"x": np.ones(4, np.float32)})  # an input with a stored value
     with pytest.raises(SlimlineError, match="no inputs"):

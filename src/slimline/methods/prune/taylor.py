@@ -47,7 +47,8 @@ def taylor_importance(network: Network, groups: list[Group], task: Task | None) 
 
 def _loss(network: Network, batch: Samples, generator: torch.Generator) -> Tensor:
     inputs = batch.tensors()
-    output: Tensor = network.module(*(inputs[name] for name in network.input_names))[0]
+    outputs = network.module(*(inputs[name] for name in network.input_names))
+    output: Tensor = next(o for o in outputs if o.is_floating_point())
     if output.ndim != 2:  # not class scores: how far the output would move from a noisy copy of itself
         noise = torch.randn(output.shape, generator=generator)
         return F.mse_loss(output, output.detach() + noise * output.detach().std())

@@ -18,6 +18,8 @@ LARGEST_FILE = 2**31
 """Bytes; protobuf can hold no more. Larger weights stand in external files."""
 LARGEST_INPUT = 2**28
 """Elements of all inputs together, where the file fixes their sizes."""
+LONGEST_PORT = 500
+"""Characters of the name of an input or output."""
 KINDS = {
     b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
     b"PK\x03\x04": "a zip archive (as .keras, .npz and PyTorch files are)",
@@ -105,7 +107,13 @@ def _not_onnx(content: bytes) -> str:
 
 
 def check_inputs(graph: onnx.GraphProto) -> None:
-    """Raise unless a graph has inputs of numbers, and samples of a plausible size."""
+    """Raise unless a graph has inputs of numbers, of a plausible size, and names that fit on a line."""
+    for value in [*graph.input, *graph.output]:  # their names go into every message, report and file
+        if len(value.name) > LONGEST_PORT or not value.name.isprintable():
+            raise SlimlineError(
+                f"an input or output is called {quoted(value.name)}: names of more than {LONGEST_PORT} characters or with "
+                "control characters are not accepted."
+            )
     constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if not inputs:
