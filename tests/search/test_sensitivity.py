@@ -12,7 +12,8 @@ from slimline.network.axes import axis_groups, prune
 from slimline.network.cost import layers, macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
-from slimline.search.sensitivity import DAMAGE_SAMPLES, KEPT_SHARES, CostModel, Sensitivity, damage, options
+from slimline.scores import FirstOutput
+from slimline.search.sensitivity import DAMAGE_SAMPLES, KEPT_SHARES, CostModel, Damage, Sensitivity, options
 from slimline.task import Samples
 from tests.runtimes.networks import Depthwise, Residual, traced
 from tests.toys import patterns, toy
@@ -26,8 +27,30 @@ def test_damage_is_the_mean_divergence_of_scipy() -> None:
     network = toy()
     pruned = PruneChannels(keep=0.5, importance="l1").apply(network).network
     before, after = (n.run(samples().tensors())[0].double().softmax(1).numpy() for n in (network, pruned))
-    assert damage(network, pruned, samples()) == pytest.approx(np.mean(entropy(before.T, after.T)), rel=1e-4)
-    assert damage(network, network, samples()) == pytest.approx(0, abs=1e-6)
+    assert Damage(network, samples())(pruned) == pytest.approx(np.mean(entropy(before.T, after.T)), rel=1e-4)
+    assert Damage(network, samples())(network) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_damage_of_a_sequence_of_class_scores_is_the_mean_divergence_of_its_positions(probabilities: bool) -> None:
+    class Sequence(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.layer = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.layer(x)
+            return scores.softmax(2) if probabilities else scores
+
+    one, other = (trace(Sequence(seed), [torch.randn(2, 3, 4)]) for seed in (0, 1))
+    data = Samples({one.input_names[0]: np.random.default_rng(0).standard_normal((40, 3, 4)).astype(np.float32)})
+    output = FirstOutput("y", 1, (3, 6), "agreement", "", axis=2, probabilities=probabilities)
+    few = data.take(slice(0, DAMAGE_SAMPLES // 4)).tensors()
+    before, after = (n.run(few)[0].double().numpy().reshape(-1, 6) for n in (one, other))
+    if not probabilities:
+        before, after = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (before, after))
+    assert Damage(one, data, output)(other) == pytest.approx(np.mean(entropy(before.T, after.T)), rel=1e-4)
 
 
 class Picture(nn.Module):
@@ -48,14 +71,14 @@ def test_damage_of_other_outputs_is_relative_to_their_variance() -> None:
     other = trace(Picture(1.5), [torch.randn(2, 1, 8, 8)])
     before = one.run(samples().tensors())[0]
     expected = float(0.25 * before.square().mean() / before.var())
-    assert damage(one, other, samples()) == pytest.approx(expected, rel=1e-4)
+    assert Damage(one, samples())(other) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_widths_tried_and_their_damage() -> None:
     network = toy()
     found = axis_groups(network)
     group, strength = found["inner"], np.arange(24.0)
-    table = options(network, found, group, strength, samples(300), multiple=4)
+    table = options(network, found, group, strength, Damage(network, samples(300)), multiple=4)
     widths = [o.width for o in table]
     assert widths[0] == 24 and table[0].damage == 0 and widths == sorted(set(widths), reverse=True)
     assert all(w % 4 == 0 and min(abs(w - 24 * share) for share in KEPT_SHARES) <= 2 for w in widths[1:])
@@ -63,7 +86,7 @@ def test_the_widths_tried_and_their_damage() -> None:
     for option in table[1:]:
         pruned = prune(network, found, {"inner": np.arange(24 - option.width, 24)})
         assert option.damage == pytest.approx(
-            damage(network, pruned, samples(300).take(slice(0, DAMAGE_SAMPLES))), abs=1e-6
+            Damage(network, samples(300).take(slice(0, DAMAGE_SAMPLES)))(pruned), abs=1e-6
         )
     assert table[-1].damage > table[1].damage > 0
 
@@ -71,7 +94,9 @@ def test_the_widths_tried_and_their_damage() -> None:
 def test_a_group_narrower_than_the_multiple_is_tried_too() -> None:
     network = toy()
     found = axis_groups(network)
-    assert [o.width for o in options(network, found, found["stem"], np.ones(16), samples(), multiple=64)] == [16, 1]
+    assert [
+        o.width for o in options(network, found, found["stem"], np.ones(16), Damage(network, samples()), multiple=64)
+    ] == [16, 1]
 
 
 class Concatenated(nn.Module):
@@ -138,7 +163,7 @@ def test_the_layers_of_a_group_are_those_that_shrink_with_it() -> None:
 def test_a_row_becomes_the_certificates_row() -> None:
     network = toy()
     found = axis_groups(network)
-    table = options(network, found, found["stem"], np.ones(16), samples(), multiple=8)
+    table = options(network, found, found["stem"], np.ones(16), Damage(network, samples()), multiple=8)
     row = Sensitivity("stem", 16, ["stem"], table, ms_per_channel=0.5).as_json()
     assert row == {
         "group": "stem", "width": 16, "layers": ["stem"], "ms_per_channel": 0.5,

@@ -122,8 +122,9 @@ class Search:
         }
         self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
         self.training_task = Task(
-            validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment
-        )
+            validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment,
+            output=self.task.output,
+        )  # fmt: skip
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.bench = Bench(
             folder=settings.out,

@@ -1,15 +1,19 @@
 """What pruning each group would cost in quality and save in time, before anything is decided."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from slimline.methods.prune.channels import strongest
 from slimline.network.axes import AxisGroups, Group, prune
 from slimline.network.cost import Layer, layers
 from slimline.network.network import Network
+from slimline.scores import FirstOutput
 from slimline.task import Samples
 
 KEPT_SHARES = (0.75, 0.5, 0.25)
@@ -41,24 +45,56 @@ class Sensitivity:
         return asdict(self)
 
 
-def damage(original: Network, pruned: Network, samples: Samples) -> float:
-    """How far the first output of floating-point numbers moved, on average over the samples."""
-    inputs = samples.tensors()
-    before, after = (next(o for o in n.run(inputs) if o.is_floating_point()) for n in (original, pruned))
-    if before.ndim == 2:
-        return float(F.kl_div(after.log_softmax(1), before.log_softmax(1), reduction="batchmean", log_target=True))
-    return float(F.mse_loss(after, before) / before.var().clamp_min(1e-12))
+class Damage:
+    """How far the first output of floating-point numbers moves when a network is pruned, on average over samples.
+
+    Args:
+        output: what the first output is; without it two axes are taken for (samples, class scores).
+    """
+
+    def __init__(self, original: Network, samples: Samples, output: FirstOutput | None = None) -> None:
+        several = output is not None and output.positions  # every position is an answer, so fewer samples do
+        few = samples.take(slice(0, DAMAGE_SAMPLES // 4 if several else DAMAGE_SAMPLES))
+        self.inputs, self.output = few.tensors(), output
+        self.before = self._answer(original)
+
+    def __call__(self, pruned: Network) -> float:
+        """KL divergence in nats for class scores, relative squared error for anything else."""
+        after = self._answer(pruned)
+        if not self._classes(after):
+            return float(F.mse_loss(after, self.before) / self.before.var().clamp_min(1e-12))
+        divergence = F.kl_div(self._log(after), self._log(self.before), reduction="sum", log_target=True)
+        axis = self.output.axis if self.output is not None else 1
+        return float(divergence / (after.numel() / after.shape[axis]))
+
+    def _answer(self, network: Network) -> Tensor:
+        return next(o for o in network.run(self.inputs) if o.is_floating_point())
+
+    def _classes(self, answer: Tensor) -> bool:
+        if self.output is None or self.output.integers:  # then another output is compared
+            return answer.ndim == 2
+        return self.output.score in ("accuracy", "agreement")
+
+    def _log(self, answer: Tensor) -> Tensor:
+        if self.output is not None and self.output.probabilities:
+            return answer.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return answer.log_softmax(self.output.axis if self.output is not None else 1)
 
 
 def options(
-    network: Network, found: AxisGroups, group: Group, importance: NDArray[np.float64], samples: Samples, multiple: int
+    network: Network,
+    found: AxisGroups,
+    group: Group,
+    importance: NDArray[np.float64],
+    damage: Callable[[Network], float],
+    multiple: int,
 ) -> list[Option]:
     """Damage at a few widths of one group, widest first; the whole group costs nothing."""
     snapped = {max(1, round(group.width * share / multiple) * multiple) for share in KEPT_SHARES}
     table = [Option(group.width, 0.0)]
     for width in sorted((w for w in snapped if w < group.width), reverse=True):
         pruned = prune(network, found, {group.name: strongest(importance, width)})
-        table.append(Option(width, max(0.0, damage(network, pruned, samples.take(slice(0, DAMAGE_SAMPLES))))))
+        table.append(Option(width, max(0.0, damage(pruned))))
     return table
 
 

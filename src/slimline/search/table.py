@@ -10,7 +10,7 @@ from slimline.network.axes import axis_groups
 from slimline.network.network import Network
 from slimline.search.bench import Bench
 from slimline.search.latency_model import fit
-from slimline.search.sensitivity import CostModel, Option, Sensitivity, options
+from slimline.search.sensitivity import CostModel, Damage, Option, Sensitivity, options
 from slimline.search.study import Trial
 from slimline.task import Samples, Task
 
@@ -49,9 +49,10 @@ class SensitivityTable:
     def _damage(self) -> list[dict[str, object]]:
         groups = self.found.groups
         importance = IMPORTANCES["taylor"](self.original, groups, self.task)
+        damage = Damage(self.original, self.calibrate, self.task.output)
         rows = []
         for done, group in enumerate(groups):
-            found = options(self.original, self.found, group, importance[group.name], self.calibrate, self.multiple)
+            found = options(self.original, self.found, group, importance[group.name], damage, self.multiple)
             rows.append(Sensitivity(group.name, group.width, [], found).as_json())
             self.bench.listener.step(done + 1, len(groups), f"damage of narrowing {group.name}")
         return rows

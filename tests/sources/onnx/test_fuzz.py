@@ -66,7 +66,7 @@ def test_undamaged_files_become_networks(name: str, tmp_path: Path) -> None:
 
 def test_damaged_files_end_in_a_network_or_a_sentence(tmp_path: Path) -> None:
     small_files(tmp_path)
-    fuzz(tmp_path, 0, 90, 120)
+    fuzz(tmp_path, 0, 75, 120)
 
 
 @pytest.mark.slow

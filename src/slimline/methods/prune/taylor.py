@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from slimline.methods.method import needs_data
 from slimline.network.axes import Group
 from slimline.network.network import Network
+from slimline.scores import FirstOutput
 from slimline.task import Samples, Task
 
 BATCH = 32
@@ -35,25 +36,35 @@ def taylor_importance(network: Network, groups: list[Group], task: Task | None) 
     generator = torch.Generator().manual_seed(0)
     total = {g.name: np.zeros(g.width) for g in groups}
     weights = probe.weights()
-    for start in range(0, min(len(samples), MOST_SAMPLES), BATCH):
+    output = task.output if task is not None else None
+    most = MOST_SAMPLES // 4 if output is not None and output.positions else MOST_SAMPLES  # a position is an answer
+    for start in range(0, min(len(samples), most), BATCH):
         batch = samples.take(slice(start, start + BATCH))
         probe.module.zero_grad()
-        _loss(probe, batch, generator).backward()  # type: ignore[no-untyped-call]
+        _loss(probe, batch, generator, output).backward()  # type: ignore[no-untyped-call]
         products = {n: (w.detach() * w.grad) for n, w in weights.items() if w.requires_grad and w.grad is not None}
         for group in groups:
             total[group.name] += _first_order_change(group, products) ** 2
     return total
 
 
-def _loss(network: Network, batch: Samples, generator: torch.Generator) -> Tensor:
+def _loss(network: Network, batch: Samples, generator: torch.Generator, first: FirstOutput | None = None) -> Tensor:
     inputs = batch.tensors()
     outputs = network.module(*(inputs[name] for name in network.input_names))
     output: Tensor = next(o for o in outputs if o.is_floating_point())
-    if output.ndim != 2:  # not class scores: how far the output would move from a noisy copy of itself
+    if first is not None and not first.integers and first.score in ("accuracy", "agreement"):
+        output = output.movedim(first.axis, -1).flatten(0, -2)  # (answers, classes)
+        output = output.clamp_min(torch.finfo(torch.float32).tiny).log() if first.probabilities else output
+    elif output.ndim != 2 or first is not None:
+        # not class scores: how far the output would move from a noisy copy of itself
         noise = torch.randn(output.shape, generator=generator)
         return F.mse_loss(output, output.detach() + noise * output.detach().std())
     classes = output.shape[1]
-    usable = batch.labels is not None and batch.labels.ndim == 1 and np.issubdtype(batch.labels.dtype, np.integer)
+    usable = (
+        batch.labels is not None
+        and batch.labels.shape == (len(output),)
+        and np.issubdtype(batch.labels.dtype, np.integer)
+    )
     if usable and batch.labels is not None and batch.labels.min() >= 0 and batch.labels.max() < classes:
         return F.cross_entropy(output, torch.from_numpy(batch.labels.astype(np.int64)))
     drawn = torch.multinomial(output.detach().softmax(1), 1, generator=generator)[:, 0]

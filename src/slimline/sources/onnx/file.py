@@ -111,8 +111,8 @@ def check_inputs(graph: onnx.GraphProto) -> None:
     for value in [*graph.input, *graph.output]:  # their names go into every message, report and file
         if len(value.name) > LONGEST_PORT or not value.name.isprintable():
             raise SlimlineError(
-                f"an input or output is called {quoted(value.name)}: names of more than {LONGEST_PORT} characters or with "
-                "control characters are not accepted."
+                f"an input or output is called {quoted(value.name)}: names of more than {LONGEST_PORT} characters "
+                "or with control characters are not accepted."
             )
     constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in constants]
