@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from slimline.search.budget import SECONDS, Budget, parse_quantity
 from slimline.search.certify import Certified, Certifier, final_race, sequence
 from slimline.search.evidence import Evidence, Result
 from slimline.search.listener import Listener, Silent
+from slimline.search.sensitivity import Damage, layer_damage
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
@@ -35,6 +36,10 @@ CERTIFY_SECONDS, CERTIFY_SHARE = 80.0, 0.25
 OBSERVERS = ("percentile", "minmax")
 SAME_SCORE_SHARE = 0.2
 """Calibrations whose scores differ by less than this share of the budget count as equally good."""
+SKIPPED_SHARES = (1 / 6, 1 / 3, 1 / 2)
+"""Shares of the layers that stay in floating point where integers everywhere lose too much."""
+SIMILAR_DROP = 1.5
+"""Losses up to this many times the least count as alike when a calibration and runtime is chosen for that."""
 REFERENCE = "torch"
 
 
@@ -208,6 +213,30 @@ class Search:
                 places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
                 self.int8 += [self.bench.trial("int8", recipe, place) for place in places]
         self._race(self.int8)
+        if self.int8 and all((t.drop or 0.0) > self.budget.max_drop for t in self.int8):
+            self._int8_partly()
+
+    def _int8_partly(self) -> None:
+        """When integers everywhere lose too much: the layers that lose most stay in floating point."""
+        self.listener.stage("8-bit integers, but for the layers that lose most")
+        least = min(t.drop or 0.0 for t in self.int8)
+        base = min((t for t in self.int8 if (t.drop or 0.0) <= SIMILAR_DROP * least), key=_ms)
+        *before, method = Recipe.from_yaml(base.recipe_yaml).methods
+        assert isinstance(method, QuantizeStatic)
+
+        def rank() -> list[str]:
+            folded = Recipe(before).apply(self.network, self.training_task).network
+            damage = Damage(folded, self.splits.calibrate, self.task.output)
+            found = layer_damage(folded, method, self.training_task, damage)
+            return sorted(found, key=lambda name: -found[name])
+
+        ranked = self.study.once("layer damage", [base.recipe_yaml, self.bench.identity], rank)
+        partly = []
+        for share in SKIPPED_SHARES:
+            skipped = replace(method, skip=tuple(sorted(ranked[: max(1, round(share * len(ranked)))])))
+            partly.append(self.bench.trial("int8", Recipe([*before, skipped]), base.place))
+        self._race(partly)
+        self.int8 += partly
 
     def _race(self, trials: list[Trial]) -> None:
         if trials:

@@ -1,7 +1,7 @@
 """What pruning each group would cost in quality and save in time, before anything is decided."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -10,14 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimline.methods.prune.channels import strongest
+from slimline.methods.quantize.static import WEIGHTED, QuantizeStatic, layer_name
 from slimline.network.axes import AxisGroups, Group, prune
 from slimline.network.cost import Layer, layers
 from slimline.network.network import Network
 from slimline.scores import FirstOutput
-from slimline.task import Samples
+from slimline.task import Samples, Task
 
 KEPT_SHARES = (0.75, 0.5, 0.25)
 DAMAGE_SAMPLES = 128
+LAYER_SAMPLES = 32
+"""Calibration samples when layers are only to be ranked."""
+Damages = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,18 @@ def options(
         pruned = prune(network, found, {group.name: strongest(importance, width)})
         table.append(Option(width, max(0.0, damage(pruned))))
     return table
+
+
+def layer_damage(network: Network, method: QuantizeStatic, task: Task, damage: Callable[[Network], float]) -> Damages:
+    """Damage of quantising each layer alone, by layer name; few samples are enough to rank them."""
+    names = list(dict.fromkeys(filter(None, map(layer_name, network.module.graph.nodes))))
+    ops = tuple(op for op in method.ops if op in WEIGHTED)
+    found = {}
+    for name in names:
+        others = tuple(n for n in names if n != name)
+        alone = replace(method, ops=ops, skip=others, samples=LAYER_SAMPLES)
+        found[name] = damage(alone.apply(network, task).network)
+    return found
 
 
 class CostModel:

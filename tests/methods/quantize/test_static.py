@@ -11,11 +11,20 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from slimline.errors import SlimlineError
-from slimline.methods.quantize.static import VALUES_PER_BATCH, QuantizeStatic, Range, observe, op_name
+from slimline.methods.quantize.static import (
+    VALUES_PER_BATCH,
+    QuantizeStatic,
+    Range,
+    observe,
+    op_name,
+    weight_scales,
+)
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
 from slimline.network.trace import trace
+from slimline.numerics.affine import quantize_symmetric
+from slimline.numerics.formats import int_format
 from slimline.runtimes.registry import RUNTIMES, open_artifact
 from slimline.task import Samples, Task
 from tests.runtimes.networks import exported
@@ -256,3 +265,30 @@ def test_runtimes_agree_with_the_reference_graph(runtime: str, tmp_path: Path) -
 def test_it_needs_data() -> None:
     with pytest.raises(SlimlineError, match="Static quantisation needs data"):
         QuantizeStatic().apply(toy())
+
+
+def test_a_bias_beside_small_weights_is_not_cut_off() -> None:
+    """int32 holds a bias of 0.2 in steps of 1e-12 only up to 0.002; the weights get a coarser step instead."""
+    weight, bias = torch.tensor([[1e-9, -1e-9], [0.5, 0.25]]), torch.tensor([0.2, 0.1])
+    scales = weight_scales(weight, bias, 0.01, int_format("int8"))
+    stored = quantize_symmetric(bias, scales * 0.01, int_format("int32"))
+    torch.testing.assert_close(stored * (scales * 0.01), bias, rtol=1e-6, atol=0)
+    assert scales[1] == pytest.approx(0.5 / 127)
+
+
+def test_a_channel_of_zeros_gets_the_largest_scale_of_its_layer() -> None:
+    scales = weight_scales(torch.tensor([[0.0, 0.0], [0.5, 0.25], [0.1, 0.0]]), None, 0.01, int_format("int8"))
+    assert scales.tolist() == pytest.approx([0.5 / 127, 0.5 / 127, 0.1 / 127])
+
+
+def test_named_layers_stay_in_floating_point() -> None:
+    network, task = toy(), toy_task()
+    outcome = QuantizeStatic(skip=("inner",)).apply(network, task)
+    stored = outcome.network.weights()
+    assert stored["inner.weight"].dtype == torch.float32 and "outer.weight" not in stored
+    assert list(outcome.skipped.values()) == ["is to be skipped"]
+
+
+def test_a_layer_to_skip_that_is_not_there_is_named_with_those_near_it() -> None:
+    with pytest.raises(SlimlineError, match="names 'iner', which is no layer; near names: inner"):
+        QuantizeStatic(skip=("iner",)).apply(toy(), toy_task())

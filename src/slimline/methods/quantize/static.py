@@ -13,6 +13,7 @@ Helps: three to four times smaller, two to four times faster where the runtime f
 Does not: help layers whose runtime has no integer kernel; some networks with wide activation ranges lose much.
 """
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the operat
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
+from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
@@ -31,6 +33,8 @@ from slimline.task import Samples, Task
 
 decomposed = torch.ops.quantized_decomposed
 BATCH = 64
+LARGEST_BIAS = 2.0**30
+"""Integer that the largest bias may become: half of what 32 bits hold, so that the sum of products still fits."""
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
@@ -73,6 +77,8 @@ class QuantizeStatic(Method):
         ("aten.relu", "aten.relu6"), doc="operators that the runtime makes part of the one before them"
     )
 
+    skip: Sequence[str] = param((), doc="layers that stay in floating point, by name")
+
     needs = frozenset({"data", "float weights"})
     leaves = frozenset({"int weights"})
     cites = ("jacob2018quantization", "wu2020integer")
@@ -81,7 +87,8 @@ class QuantizeStatic(Method):
         samples = needs_data("Static quantisation", task, network).take(slice(0, self.samples))
         result = network.copy().set_training_(False)
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
-        reasons = {n: unsupported(n, result) for n in chosen}
+        self._check_names(result)
+        reasons = {n: unsupported(n, result, self.skip) for n in chosen}
         chosen = [n for n in chosen if not reasons[n]]
         results = {v for n in chosen for v in results_of(n, self.absorbed)}
         ranges = observe(result, results | {v for n in chosen for v in activations_of(n)}, samples)
@@ -101,6 +108,19 @@ class QuantizeStatic(Method):
                 reader.replace_input_with(value, pair)
         skipped = {n.name: "; ".join(r) for n, r in reasons.items() if r}
         return Outcome(result.tidy_(), [n.name for n in chosen], skipped)
+
+    def _check_names(self, network: Network) -> None:
+        known = sorted({layer_name(n) for n in network.module.graph.nodes} - {""})
+        for name in self.skip:
+            if name not in known:
+                near = ", ".join(difflib.get_close_matches(name, known, n=3) or known[:3])
+                raise SlimlineError(f"QuantizeStatic(skip=...) names {name!r}, which is no layer; near names: {near}.")
+
+
+def layer_name(node: Node) -> str:
+    """``blocks.0.conv1``: the name of the layer's weight without its last part; empty where it is computed."""
+    weight = node.args[1] if op_name(node) in WEIGHTED else None
+    return str(weight.target).rpartition(".")[0] if isinstance(weight, Node) and weight.op == "get_attr" else ""
 
 
 def op_name(node: Node) -> str:
@@ -140,9 +160,11 @@ def _only_reader(value: Node) -> Node | None:
     return next(iter(value.users)) if len(value.users) == 1 else None
 
 
-def unsupported(node: Node, network: Network) -> list[str]:
+def unsupported(node: Node, network: Network, skip: Sequence[str] = ()) -> list[str]:
     """Why an operator stays in floating point; [] means it can be quantised."""
     if op_name(node) in WEIGHTED:
+        if layer_name(node) in skip:
+            return ["is to be skipped"]
         weight = node.args[1]
         if not isinstance(weight, Node) or weight.op != "get_attr":
             return ["its weight is computed"]
@@ -195,14 +217,29 @@ class _Pairs:
 def _quantize_weight_(network: Network, node: Node, input_scale: float, fmt: IntFormat) -> None:
     name = str(node.args[1].target)  # type: ignore[union-attr]
     weight = get_tensor(network.module, name)
-    scales = symmetric_scales(weight, fmt)
-    node.update_arg(1, _stored(network, node, name, quantize_symmetric(weight, scales, fmt), scales, fmt))
     bias = node.args[2] if len(node.args) > 2 else None
-    if isinstance(bias, Node) and bias.op == "get_attr":
+    bias_name = str(bias.target) if isinstance(bias, Node) and bias.op == "get_attr" else None
+    stored_bias = None if bias_name is None else get_tensor(network.module, bias_name)
+    scales = weight_scales(weight, stored_bias, input_scale, fmt)
+    node.update_arg(1, _stored(network, node, name, quantize_symmetric(weight, scales, fmt), scales, fmt))
+    if bias_name is not None and stored_bias is not None:
         int32, bias_scales = int_format("int32"), scales * input_scale
-        bias_name = str(bias.target)
-        integers = quantize_symmetric(get_tensor(network.module, bias_name), bias_scales, int32)
+        integers = quantize_symmetric(stored_bias, bias_scales, int32)
         node.update_arg(2, _stored(network, node, bias_name, integers, bias_scales, int32))
+
+
+def weight_scales(weight: Tensor, bias: Tensor | None, input_scale: float, fmt: IntFormat) -> Tensor:
+    """One scale per output channel, (out,) float32, for which the bias fits into int32 as well.
+
+    The bias has the scale s_x s_w. A channel of very small weights would push it beyond 32 bits, where it is cut off;
+    its weights get a coarser step instead. A channel of zeros may have any scale: it gets the largest of its layer,
+    since OpenVINO 2026.4 leaves a layer with a scale near zero in floating point.
+    """
+    scales = symmetric_scales(weight, fmt)
+    if bias is not None:
+        scales = torch.maximum(scales, bias.detach().abs().float() / (input_scale * LARGEST_BIAS))
+    dead = weight.detach().flatten(1).abs().amax(1) == 0
+    return torch.where(dead, scales.max(), scales)
 
 
 def _stored(network: Network, node: Node, name: str, integers: Tensor, scales: Tensor, fmt: IntFormat) -> Node:
