@@ -135,7 +135,7 @@ def test_every_hyperparameter_survives_yaml(method: Method) -> None:
             ends = [limits["low"], limits["high"], value + 1]
             others = [type(value)(x) for x in ends if abs(x) != float("inf") and x != value]
         elif isinstance(value, tuple):
-            others = [value[:1]]
+            others = [value[:1] or ("stem",)]
         elif not limits["choices"]:
             others = [{"stem": 8}]
         changed = replace(method, **{f.name: others[0]})

@@ -96,7 +96,37 @@ def machine_line(result: Result) -> str:
     return f"{machine['cpu']}, {machine['threads']} threads"
 
 
-FORMATS = {"demo": demo_rows}
+def onnx_backend_rows(result: Result) -> list[tuple[str, str]]:
+    """Tests passed, failed and out of scope: in all, and by operator with the reasons."""
+    s = result["summary"]
+    rows = [
+        ("**all operators**", f"**{s['passed']:,} passed, {s['failed']} failed, {s['out_of_scope']} out of scope**"),
+        ("passed of those in scope", f"{100 * s['rate']:.1f} %"),
+    ]
+    for row in result["rows"]:
+        parts = [f"{row[key]} {key.replace('_', ' ')}" for key in ("passed", "failed", "out_of_scope") if row[key]]
+        why = f" ({'; '.join(row['reasons'])})" if row["out_of_scope"] else ""
+        rows.append((row["operator"], value(", ".join(parts) + why)))
+    return rows
+
+
+def sources_rows(result: Result) -> list[tuple[str, str]]:
+    """One row per source; the loss is in the score that the row names."""
+    rows = []
+    for r in result["rows"]:
+        text = (
+            f"**{r['verdict']}**, {ratio(r, 'speedup_vs_best_original')} against its best runtime, "
+            f"{r['size_ratio']:.1f} times smaller, {100 * r['drop']:.2f} points lost, "
+            f"at most {100 * r['drop_upper']:.2f} (n = {r['n']:,}; {r['score']}); "
+            f"relative error of the import {r['relative_error']:.1e}"
+        )
+        if "speedup_vs_given_in_onnxruntime" in r:
+            text += f"; {ratio(r, 'speedup_vs_given_in_onnxruntime')} against the given file in ONNX Runtime"
+        rows.append((f"{r['source']} (`{r['file']}`)", value(text)))
+    return rows
+
+
+FORMATS = {"demo": demo_rows, "onnx_backend": onnx_backend_rows, "sources": sources_rows}
 
 
 def main(arguments: list[str] | None = None) -> int:

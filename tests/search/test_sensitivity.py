@@ -8,15 +8,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network.axes import axis_groups, prune
 from slimline.network.cost import layers, macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.scores import FirstOutput
-from slimline.search.sensitivity import DAMAGE_SAMPLES, KEPT_SHARES, CostModel, Damage, Sensitivity, options
+from slimline.search.sensitivity import (
+    DAMAGE_SAMPLES,
+    KEPT_SHARES,
+    LAYER_SAMPLES,
+    CostModel,
+    Damage,
+    Sensitivity,
+    layer_damage,
+    options,
+)
 from slimline.task import Samples
 from tests.runtimes.networks import Depthwise, Residual, traced
-from tests.toys import patterns, toy
+from tests.toys import patterns, toy, toy_task
 
 
 def samples(count: int = 100) -> Samples:
@@ -169,3 +179,14 @@ def test_a_row_becomes_the_certificates_row() -> None:
         "group": "stem", "width": 16, "layers": ["stem"], "ms_per_channel": 0.5,
         "options": [{"width": o.width, "damage": o.damage} for o in table],
     }  # fmt: skip
+
+
+def test_the_damage_of_a_layer_is_that_of_quantising_it_alone() -> None:
+    network, task = toy(), toy_task()
+    method, damage = QuantizeStatic(observer="minmax", ops=("aten.conv2d", "aten.linear")), Damage(network, samples())
+    found = layer_damage(network, method, task, damage)
+    assert {"stem", "inner", "outer", "head"} <= set(found)
+    others = tuple(name for name in found if name != "stem")
+    alone = QuantizeStatic(observer="minmax", ops=method.ops, skip=others, samples=LAYER_SAMPLES)
+    assert found["stem"] == pytest.approx(damage(alone.apply(network, task).network))
+    assert min(found.values()) >= 0

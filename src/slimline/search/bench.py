@@ -51,6 +51,7 @@ class Bench:
     reference: list[Array] = field(default_factory=list)
     """The original's outputs on the search split, from torch."""
     reference_scores: np.ndarray[Any, Any] | None = None
+    _last: tuple[str, Network] | None = None
 
     def keep(self, network: Network) -> tuple[str, str]:
         """Store a network in the run's folder; its path there and its digest."""
@@ -78,7 +79,7 @@ class Bench:
 
         def make() -> dict[str, Any]:
             begun = time.monotonic()
-            network = build() if build is not None else recipe.apply(self.original, self.training_task).network
+            network = build() if build is not None else self._built(recipe)
             path, digest = self.keep(network)
             artifact = self._given(place[0]) if stage == "original" else None
             artifact = artifact or self._export(network, digest, place[0])
@@ -101,6 +102,13 @@ class Bench:
             self.study.save_trial(trial)
         self.listener.note(self.describe(trial))
         return trial
+
+    def _built(self, recipe: Recipe) -> Network:
+        """The network of a recipe; the last one is kept, as it is often wanted for several runtimes and variants."""
+        text = recipe.to_yaml()
+        if self._last is None or self._last[0] != text:
+            self._last = (text, recipe.apply(self.original, self.training_task).network)
+        return self._last[1]
 
     def describe(self, trial: Trial) -> str:
         drop = "" if trial.drop is None else f", drop {100 * trial.drop:+.2f} points"

@@ -54,3 +54,18 @@ def test_no_two_constants_share_a_name_nor_lie_below_one_another() -> None:
 )
 def test_any_text_becomes_a_path_of_identifiers(name: str, expected: str) -> None:
     assert dotted(name) == expected
+
+
+def test_thousands_of_names_that_look_alike_are_numbered() -> None:
+    nodes = [node("Sum", ["x", *(f"数{i}" for i in range(3000))], ["y"])]
+    constants = {f"数{i}": np.ones(1, np.float32) for i in range(3000)}
+    found = names(build_graph(models.model(nodes, {"x": [1]}, ["y"], constants)))
+    assert len(set(found.values())) == 3000
+
+
+def test_a_name_of_a_thousand_parts_lies_in_a_few_modules() -> None:
+    assert dotted("a/" * 1000 + "w").count(".") < 40
+
+
+def test_a_word_of_python_is_no_name() -> None:
+    assert dotted("while/body.for") == "while_.body.for_"

@@ -193,3 +193,21 @@ def test_arithmetic_before_a_convolution_moves_into_it_only_without_padding(
     ]
     constants = {"w": numbers(4, 3, 3, 3), "c": scalar(1.5), "d": np.array([-0.7], np.float32), "e": numbers(4)}
     assert kinds(models.model(nodes, {"x": [2, 3, 5, 5]}, ["y"], constants), numbers(2, 3, 5, 5)) == expected
+
+
+def test_a_long_chain_of_arithmetic_before_a_linear_layer_moves_into_it() -> None:
+    nodes = [node("Mul" if i % 2 else "Add", [f"v{i}", "c"], [f"v{i + 1}"]) for i in range(2000)]
+    proto = models.model([*nodes, node("MatMul", ["v2000", "w"], ["y"])], {"v0": [2, 3]}, ["y"],
+                         {"c": scalar(0.999), "w": numbers(3, 2)})  # fmt: skip
+    graph = rewrite(build_graph(proto))
+    assert [n.kind for n in graph.nodes] == ["Linear"]
+    x = numbers(2, 3)
+    with torch.no_grad():
+        (ours,) = (y.numpy() for y in OnnxModule(graph)(torch.from_numpy(x)))
+    models.assert_same([ours], models.in_onnx_runtime(proto, x))
+
+
+def test_squares_of_squares_are_looked_through_only_so_far() -> None:
+    nodes = [node("Mul", [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(100)]
+    graph = rewrite(build_graph(models.model(nodes, {"v0": [2]}, ["v100"])))
+    assert [n.kind for n in graph.nodes] == ["Mul"] * 100

@@ -20,6 +20,8 @@ from slimline.sources.onnx.values import TORCH_TYPES
 EXAMPLES = 2
 Data = Mapping[str, Tensor] | Sequence[Tensor]
 """Example inputs by name, or in the order of the file's inputs, where labels may stand behind them."""
+LARGEST_BATCH = 4096
+"""Samples of a fixed batch that are run to see that freeing it changes nothing."""
 BATCH = 3
 """Samples in the comparison of a file whose batch is free."""
 PARITY = 1e-3
@@ -54,6 +56,8 @@ def _imported(path: Path, data: Data | None) -> Network:
     examples = _examples(graph, data)
     notes += [note for item in graph.inputs for note in _fixed_axes(item, examples[item.name])]
     batch = fixed_batch(graph.inputs)
+    if batch is not None and batch > LARGEST_BATCH:
+        raise SlimlineError(f"it fixes a batch of {batch:,}: export it again with a free batch axis.")
     target = rewrite(graph if batch is None else freed(graph, batch))
     network = trace(OnnxModule(target), examples, tuple(graph.outputs))
     _check_batch(OnnxModule(graph), network, batch or BATCH)

@@ -228,13 +228,16 @@ def affine_conv(site: Site, node: OnnxNode) -> OnnxNode | None:
 
 def _affine(site: Site, name: str) -> tuple[float, float, str]:
     """A value as ``scale * x + shift``, looked back through Mul and Add with numbers that nothing else reads."""
-    node = site.made_by(name, "Mul", "Add")
-    pair = site.split(node) if node is not None and site.readers[name] == 1 else None
-    number = site.number(pair[0]) if pair else None
-    if node is None or pair is None or number is None or site.constants[pair[0]].ndim > 1:
-        return 1.0, 0.0, name
-    scale, shift, x = _affine(site, pair[1])
-    return (scale * number, shift * number, x) if node.kind == "Mul" else (scale, shift + number, x)
+    scale, shift = 1.0, 0.0
+    while True:
+        node = site.made_by(name, "Mul", "Add")
+        pair = site.split(node) if node is not None and site.readers[name] == 1 else None
+        number = site.number(pair[0]) if pair else None
+        if node is None or pair is None or number is None or site.constants[pair[0]].ndim > 1:
+            return scale, shift, name
+        # what was read so far is scale * v + shift, and v is number * x or x + number
+        scale, shift = (scale * number, shift) if node.kind == "Mul" else (scale, shift + scale * number)
+        name = pair[1]
 
 
 def _per_channel(array: Array, weight: Array) -> Array | None:

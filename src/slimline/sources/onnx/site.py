@@ -11,6 +11,8 @@ from slimline.sources.onnx.values import Array
 
 CANONICAL = "slimline"
 """Domain of the operators that ONNX lacks (`slimline.sources.onnx.operators.canonical`)."""
+DEEPEST = 4
+"""Products that a pattern looks back through; without an end, x * x squared again and again would take forever."""
 CLOSE = 1e-4
 """Relative error up to which a constant counts as the one of a formula: exporters print 1.4142135 or 1.41421."""
 
@@ -71,22 +73,22 @@ class Site:
             return a, b
         return (b, a) if b in self.constants and a not in self.constants else None
 
-    def factors(self, name: str) -> tuple[float, list[str]]:
-        """A value as a number times other values, looked back through Mul and Div."""
+    def factors(self, name: str, depth: int = DEEPEST) -> tuple[float, list[str]]:
+        """A value as a number times other values, looked back through a few Mul and Div."""
         node = self.made_by(name, "Mul", "Div")
-        if node is None:
+        if node is None or depth == 0:
             return 1.0, [name]
         left, right = node.inputs
         if node.kind == "Div":
             divisor = self.number(right)
             if not divisor:
                 return 1.0, [name]
-            scale, parts = self.factors(left)
+            scale, parts = self.factors(left, depth - 1)
             return scale / divisor, parts
         scale, parts = 1.0, []
         for side in (left, right):
             number = self.number(side)
-            more, names = (number, []) if number is not None else self.factors(side)
+            more, names = (number, []) if number is not None else self.factors(side, depth - 1)
             scale, parts = scale * more, parts + names
         return scale, parts
 

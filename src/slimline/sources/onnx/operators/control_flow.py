@@ -48,6 +48,7 @@ def loop(
     stacked: list[list[Value]] = [[] for _ in body.outputs[len(carried) + 1 :]]
     condition = known(True, torch.bool) if condition is None else condition
     going, step = truth(condition, "how often it runs"), 0
+    check_steps(most or 0)
     while going and (most is None or step < most):
         check_steps(step + 1)
         condition, *results = run_graph(body, known(step), condition, *values)

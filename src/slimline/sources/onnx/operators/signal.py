@@ -10,7 +10,7 @@ from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import OnnxNode
 from slimline.sources.onnx.operators.resize import constant
 from slimline.sources.onnx.operators.table import operator
-from slimline.sources.onnx.values import TORCH_TYPES, Array
+from slimline.sources.onnx.values import LARGEST_KNOWN, TORCH_TYPES, Array
 
 
 @operator("DFT", known=(1, 2))
@@ -79,6 +79,8 @@ def waves(length: int, frequencies: int, parts: int) -> Array:
 def mel_weight_matrix(node: OnnxNode, bands: Array, length: Array, rate: Array, low: Array, high: Array) -> Tensor:
     """Triangular filters at equal steps of the mel scale: (frequencies, bands)."""
     count, points = int(bands.reshape(-1)[0]), int(length.reshape(-1)[0])
+    if count * points > LARGEST_KNOWN:
+        raise SlimlineError(f"a matrix of {count:,} bands over {points:,} points is not plausible.")
     edges = [2595 * np.log10(1 + float(edge.reshape(-1)[0]) / 700) for edge in (low, high)]
     mels = edges[0] + np.arange(count + 2) * (edges[1] - edges[0]) / (count + 2)
     hertz = 700 * (10 ** (mels / 2595) - 1)
