@@ -1,6 +1,7 @@
 """A trial is built, exported and scored once; its file is what is timed."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from unittest.mock import patch
 
@@ -166,3 +167,22 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
     require_writable(tmp_path / "a" / "b")
     require_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_the_given_file_is_the_original_where_the_runtime_loads_such_files(tmp_path: Path) -> None:
+    with pretending():
+        bench = toy_bench(tmp_path)
+        exported = bench.trial("free", HALF, ("onnxruntime", ""))
+        bench.given = Path(shutil.copy(tmp_path / exported.artifact, tmp_path / "mine.pretend"))
+        original = bench.trial("original", Recipe(), ("onnxruntime", ""))
+        in_torch = bench.trial("original", Recipe(), ("torch", ""))
+    assert original.artifact == "artifacts/given/mine.pretend"
+    assert "given" not in exported.artifact and "given" not in in_torch.artifact
+
+
+def test_a_given_file_that_the_runtime_cannot_run_is_exported_from_the_network(tmp_path: Path) -> None:
+    with pretending():
+        bench = toy_bench(tmp_path)
+        bench.given = tmp_path / "mine.pretend"
+        bench.given.write_bytes(b"damaged")
+        assert "given" not in bench.trial("original", Recipe(), ("onnxruntime", "")).artifact

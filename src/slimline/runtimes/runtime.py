@@ -23,6 +23,8 @@ class Facts:
 
     quantized_ops: frozenset[str] = frozenset()
     """Names of the ATen operators (``aten.conv2d``) whose inputs are worth quantising."""
+    spared_ops: frozenset[str] = frozenset()
+    """Those of the quantised operators that some networks are faster without; both ways are measured."""
     absorbed_ops: frozenset[str] = frozenset({"aten.relu", "aten.relu6"})
     """Operators that become part of the quantised one before them, so that no pair may stand between the two."""
     activation: str = "uint8"

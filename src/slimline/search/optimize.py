@@ -13,7 +13,7 @@ from slimline.errors import SlimlineError
 from slimline.measure.machine import usable_cores
 from slimline.measure.statistics import Verdict
 from slimline.methods.prune.channels import PruneChannels
-from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.quantize.static import QuantizeStatic, op_name
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network import container
@@ -213,14 +213,36 @@ class Search:
                 places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
                 self.int8 += [self.bench.trial("int8", recipe, place) for place in places]
         self._race(self.int8)
+        self._int8_spared()
         if self.int8 and all((t.drop or 0.0) > self.budget.max_drop for t in self.int8):
             self._int8_partly()
+
+    def _int8_spared(self) -> None:
+        """The best calibration of a runtime once more, without the operators that the runtime may be faster without."""
+        spared = []
+        for runtime in self.runtimes:
+            ops = get_runtime(runtime).facts.spared_ops & {op_name(n) for n in self.network.module.graph.nodes}
+            trials = [t for t in self.int8 if t.runtime == runtime]
+            if not ops or not trials:
+                continue
+            base = self._fastest_of_the_safest(trials)
+            *before, method = Recipe.from_yaml(base.recipe_yaml).methods
+            assert isinstance(method, QuantizeStatic)
+            without = replace(method, ops=tuple(op for op in method.ops if op not in ops))
+            spared.append(self.bench.trial("int8", Recipe([*before, without]), base.place))
+        self._race(spared)
+        self.int8 += spared
+
+    def _fastest_of_the_safest(self, trials: Sequence[Trial]) -> Trial:
+        """The fastest of those whose loss is about the least."""
+        least = min(t.drop or 0.0 for t in trials)
+        most = max(SIMILAR_DROP * least, least + SAME_SCORE_SHARE * self.budget.max_drop)
+        return min((t for t in trials if (t.drop or 0.0) <= most), key=_ms)
 
     def _int8_partly(self) -> None:
         """When integers everywhere lose too much: the layers that lose most stay in floating point."""
         self.listener.stage("8-bit integers, but for the layers that lose most")
-        least = min(t.drop or 0.0 for t in self.int8)
-        base = min((t for t in self.int8 if (t.drop or 0.0) <= SIMILAR_DROP * least), key=_ms)
+        base = self._fastest_of_the_safest(self.int8)
         *before, method = Recipe.from_yaml(base.recipe_yaml).methods
         assert isinstance(method, QuantizeStatic)
 
