@@ -28,7 +28,7 @@ from slimline.search.bench import Bench
 from slimline.search.budget import Budget
 from slimline.search.evidence import Result
 from slimline.search.listener import Silent
-from slimline.search.optimize import SKIPPED_SHARES, Settings, optimize
+from slimline.search.optimize import Settings, optimize
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.task import Samples, Task
@@ -158,7 +158,7 @@ def test_a_candidate_that_loses_too_much_is_never_returned(tmp_path: Path) -> No
 
 
 def test_where_integers_everywhere_lose_too_much_some_layers_stay_in_floating_point(tmp_path: Path) -> None:
-    """Answers are wrong here unless a layer is skipped; half-integer networks take as long as integer ones."""
+    """Answers are wrong here unless a layer is skipped. Of four layers a sixth and a third are one, a half is two."""
 
     def wrong(self: Bench, trial: Trial) -> None:
         everywhere = trial.precision == "int8" and not any("skip=" in line for line in trial.recipe)
@@ -168,7 +168,7 @@ def test_where_integers_everywhere_lose_too_much_some_layers_stay_in_floating_po
         result = search(tmp_path)
     assert result.best.precision == "int8" and any("skip=" in line for line in result.best.recipe)
     tried = [row for row in result.certificate["study"] if row["stage"] == "int8" and row["status"] != "dropped"]
-    assert len(tried) == len(SKIPPED_SHARES)
+    assert len(tried) == 2
 
 
 @pytest.mark.parametrize(

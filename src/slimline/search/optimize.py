@@ -254,8 +254,8 @@ class Search:
 
         ranked = self.study.once("layer damage", [base.recipe_yaml, self.bench.identity], rank)
         partly = []
-        for share in SKIPPED_SHARES:
-            skipped = replace(method, skip=tuple(sorted(ranked[: max(1, round(share * len(ranked)))])))
+        for count in sorted({max(1, round(share * len(ranked))) for share in SKIPPED_SHARES}):
+            skipped = replace(method, skip=tuple(sorted(ranked[:count])))
             partly.append(self.bench.trial("int8", Recipe([*before, skipped]), base.place))
         self._race(partly)
         self.int8 += partly
