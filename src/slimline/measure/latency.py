@@ -50,8 +50,9 @@ class RacePlan:
     """Relative half-width of every ratio to the first contestant at which no further launch is made."""
     burst_seconds: float = 0.05
     warmup_seconds: float = 0.3
-    pause_seconds: float = 0.005
-    """Rest before each burst, so that the idle threads of the last contestant have stopped spinning."""
+    pause_seconds: float = 0.06
+    """Rest before each burst, so that the idle threads of the last contestant have stopped spinning: those of ONNX
+    Runtime 1.31 take a core for 40 ms after a call, and made a neighbour of 8 ms look like 10.4."""
     batch: int = 1
     samples: int = 64
     """At most so many of the inputs are used, evenly spaced."""
@@ -122,7 +123,7 @@ def race(
     collected: dict[str, list[list[float]]] = {label: [] for label in labels}
     for launch in range(most):
         with ExitStack() as stack:
-            # Who starts first changes from launch to launch, like the turns within one.
+            # The order changes from launch to launch, like the turns within one.
             opened = {
                 label: stack.enter_context(open_process(contestants[label], threads)) for label in _turn(labels, launch)
             }
@@ -150,9 +151,8 @@ def _choose(inputs: Mapping[str, Array], most: int) -> dict[str, Array]:
 
 
 def _turn(labels: Sequence[str], turn: int) -> list[str]:
-    """The labels in their order, beginning with another one each turn."""
-    start = turn % len(labels)
-    return [*labels[start:], *labels[:start]]
+    """The labels in an order that is drawn anew each turn, so that nobody always follows the same neighbour."""
+    return [labels[i] for i in np.random.default_rng(turn).permutation(len(labels))]
 
 
 def _launch(opened: Mapping[str, Contestant], plan: RacePlan, launch: int) -> dict[str, list[float]]:
@@ -162,7 +162,7 @@ def _launch(opened: Mapping[str, Contestant], plan: RacePlan, launch: int) -> di
     for number in range(plan.rounds):
         # Every contestant of a round begins at the same sample; rounds walk through the samples.
         first = (launch * plan.rounds + number) * plan.batch
-        for label in _turn(list(opened), number):
+        for label in _turn(sorted(opened), first):
             time.sleep(plan.pause_seconds)
             medians[label].append(float(np.median(opened[label].burst(calls[label], plan.batch, first))))
     return medians

@@ -31,7 +31,7 @@ from slimline.search.table import SensitivityTable
 from slimline.sources.source import Job, read_source
 from slimline.task import FileArrays, Splits, Task
 
-CERTIFY_SECONDS, CERTIFY_SHARE = 80.0, 0.25
+CERTIFY_SECONDS, CERTIFY_SHARE = 110.0, 0.25
 """Set aside at the end of the search for the certify split and the final race: at most so long, at most this share."""
 OBSERVERS = ("percentile", "minmax")
 SAME_SCORE_SHARE = 0.2
