@@ -144,7 +144,8 @@ def test_bursts_take_turns_and_start_at_the_same_sample() -> None:
     opened = computer.events[:3]
     assert sorted(opened) == ["open 1.0", "open 2.0", "open 3.0"] and computer.events[3:6] == ["load 50"] * 3
     bursts = [e.split() for e in computer.events if e.startswith("burst")]
-    first_launch = bursts[: len(bursts) // 2][-9:]
+    until = next(i for i, e in enumerate(computer.events) if e.startswith("close"))
+    first_launch = [e.split() for e in computer.events[until - 9 : until]]
     assert [sorted(b[1] for b in first_launch[i : i + 3]) for i in (0, 3, 6)] == [["1.0", "2.0", "3.0"]] * 3
     assert [b[4] for b in first_launch] == ["0"] * 3 + ["4"] * 3 + ["8"] * 3
     assert {b[3] for b in bursts} == {"4"}
