@@ -30,10 +30,10 @@ from slimline.search.certify import FINAL_RACE
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 RUNS = ROOT / "runs" / "sources"
 SHARED = ROOT.parent / "shared" / "data"
-FASHION_OPTIONS = ("--max-drop", "1%", "--time", "2m")
+FASHION_OPTIONS = ("--max-drop", "1%", "--time", "90s")
 OPTIONS = {
     "pp-ocr": ("--max-drop", "0.5%", "--time", "12m"),
-    "minilm": ("--max-drop", "1%", "--time", "2m"),
+    "minilm": ("--max-drop", "1%", "--time", "90s"),
 }
 
 
