@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slimline.sources import conversion_worker
 from slimline.sources.conversion_worker import (
-    Refused,
+    SlimlineError,
     is_result,
     main,
     name_nodes,
@@ -86,7 +86,9 @@ def test_operators_left_unconverted_are_all_named() -> None:
     refuse_unconverted(model.graph)
     model.graph.node[1].attribute[0].g.node[0].op_type = "TFL_THING"
     model.graph.node[0].op_type = "Erfcinv"
-    with pytest.raises(Refused, match=r"^uses operators that tf2onnx cannot convert to ONNX: Erfcinv, TFL_THING\.$"):
+    with pytest.raises(
+        SlimlineError, match=r"^uses operators that tf2onnx cannot convert to ONNX: Erfcinv, TFL_THING\.$"
+    ):
         refuse_unconverted(model.graph)
 
 

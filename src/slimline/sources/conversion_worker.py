@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from slimline.errors import SlimlineError
 from slimline.sources import tf2onnx_operators
 from slimline.sources.tensorflow_code import code_of_saved_model, code_operators
 
@@ -26,18 +27,14 @@ OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
 
 
-class Refused(Exception):
-    """The end of a sentence that begins with the source."""
-
-
 def refuse_code(operators: list[str]) -> None:
     """Raise when there are operators that run code or touch files.
 
     Raises:
-        Refused: with all of them by name.
+        SlimlineError: with all of them by name.
     """
     if operators:
-        raise Refused(
+        raise SlimlineError(
             f"is refused: its operators {', '.join(operators)} run code, or read or write files; save it without them."
         )
 
@@ -64,9 +61,9 @@ def load_keras(source: Path, allow_code: bool) -> Any:
     try:
         model = keras.models.load_model(source, compile=False, safe_mode=not allow_code)
     except Exception as error:  # Keras raises whatever a layer raises; each means that the file cannot be loaded
-        raise Refused(f"cannot be loaded by Keras {keras.__version__}: {reason(error)}") from error
+        raise SlimlineError(f"cannot be loaded by Keras {keras.__version__}: {reason(error)}") from error
     if not getattr(model, "inputs", None):
-        raise Refused("has no input shape: begin the model with keras.Input, build it and save it again.")
+        raise SlimlineError("has no input shape: begin the model with keras.Input, build it and save it again.")
     return model
 
 
@@ -107,14 +104,14 @@ def keras_write(source: Path, options: Mapping[str, Any], folder: Path) -> None:
     widen(config, options["widths"])
     written = type(model).from_config(config)
     if [variable.path for variable in written.weights] != [variable.path for variable in model.weights]:
-        raise Refused(
+        raise SlimlineError(
             "cannot be written: a layer of it makes other variables when it is built again; write ONNX instead."
         )
     with np.load(options["values"], allow_pickle=False) as values:
         for i, (old, new) in enumerate(zip(model.weights, written.weights, strict=True)):
             value = values[f"v{i}"] if f"v{i}" in values else np.asarray(old)
             if value.shape != tuple(new.shape):
-                raise Refused(
+                raise SlimlineError(
                     f"cannot be written: its variable {new.path} is {list(new.shape)} and the network's is "
                     f"{list(value.shape)}; write ONNX instead."
                 )
@@ -144,7 +141,7 @@ def saved_model(source: Path, options: Mapping[str, Any], folder: Path) -> Any:
     try:
         parsed.ParseFromString((source / "saved_model.pb").read_bytes())
     except DecodeError as error:
-        raise Refused("is damaged: its saved_model.pb cannot be parsed; save it again.") from error
+        raise SlimlineError("is damaged: its saved_model.pb cannot be parsed; save it again.") from error
     for graph in parsed.meta_graphs:
         refuse_code(code_of_saved_model(graph))
     import tensorflow as tf
@@ -152,12 +149,12 @@ def saved_model(source: Path, options: Mapping[str, Any], folder: Path) -> Any:
     try:
         loaded = tf.saved_model.load(source)
     except Exception as error:  # whatever TensorFlow raises for missing or damaged variables
-        raise Refused(f"cannot be loaded by TensorFlow {tf.__version__}: {reason(error)}") from error
+        raise SlimlineError(f"cannot be loaded by TensorFlow {tf.__version__}: {reason(error)}") from error
     signatures = list(loaded.signatures)
     wanted = "serving_default" if "serving_default" in signatures else signatures[0] if len(signatures) == 1 else None
     if wanted is None:
         exist = f"only has {', '.join(signatures)}" if signatures else "has none"
-        raise Refused(f"has no signature named serving_default, it {exist}: save it with that signature.")
+        raise SlimlineError(f"has no signature named serving_default, it {exist}: save it with that signature.")
     signature = loaded.signatures[wanted]
     given = signature.structured_input_signature[1]
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in given.items()]
@@ -179,22 +176,24 @@ def frozen_graph(source: Path, options: Mapping[str, Any], folder: Path) -> Any:
     try:
         definition.ParseFromString(source.read_bytes())
     except DecodeError as error:
-        raise Refused("is not a TensorFlow graph, or is truncated: copy or freeze it again.") from error
+        raise SlimlineError("is not a TensorFlow graph, or is truncated: copy or freeze it again.") from error
     if not definition.node:
-        raise Refused("holds no TensorFlow graph: freeze it again.")
+        raise SlimlineError("holds no TensorFlow graph: freeze it again.")
     refuse_code(code_operators(definition))
     variables = sorted({node.op for node in definition.node if re.fullmatch(r"VarHandleOp|Variable(V2)?", node.op)})
     if variables:
-        raise Refused(f"is not frozen: it has variables ({', '.join(variables)}); give the SavedModel folder instead.")
+        raise SlimlineError(
+            f"is not frozen: it has variables ({', '.join(variables)}); give the SavedModel folder instead."
+        )
     try:
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
     except Exception as error:  # TensorFlow raises many kinds for one meaning: the graph is wrong
-        raise Refused(f"is not a valid TensorFlow graph: {reason(error)}") from error
+        raise SlimlineError(f"is not a valid TensorFlow graph: {reason(error)}") from error
     operators = whole.graph.get_operations()
     inputs = [op.outputs[0] for op in operators if op.type == "Placeholder"]
     outputs = [tensor for op in operators if is_result(op) for tensor in op.outputs]
     if not inputs or not outputs:
-        raise Refused("has no placeholder, or no node that nobody reads: give the SavedModel folder instead.")
+        raise SlimlineError("has no placeholder, or no node that nobody reads: give the SavedModel folder instead.")
     function = whole.prune(inputs, outputs)
     tf2onnx_operators.register()
     # tf2onnx asks for the concrete function; a tf.function around it would hide old control flow in a call
@@ -224,16 +223,16 @@ def tflite_file(source: Path, options: Mapping[str, Any], folder: Path) -> Any:
     try:
         parsed = Model.GetRootAsModel(bytearray(source.read_bytes()), 0)
         custom = tflite_walk(parsed)
-    except (struct.error, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
-        raise Refused(f"is damaged: {reason(error)}") from error
+    except (SlimlineError, struct.error, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise SlimlineError(f"is damaged: {reason(error)}") from error
     if custom:
-        raise Refused(f"uses the custom operators {', '.join(custom)}, which only their own program can run.")
+        raise SlimlineError(f"uses the custom operators {', '.join(custom)}, which only their own program can run.")
     try:
         interpreter = tf.lite.Interpreter(model_path=str(source))
         signatures = interpreter.get_signature_list()
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise Refused(f"is damaged: {reason(error)}") from error
+        raise SlimlineError(f"is damaged: {reason(error)}") from error
     tf2onnx_operators.register()
     model, _ = tf2onnx.convert.from_tflite(str(source), opset=OPSET)
     ends = [*model.graph.input, *model.graph.output]
@@ -258,7 +257,7 @@ def tflite_walk(model: Any) -> list[str]:
             tensor.ShapeAsNumpy()
             model.Buffers(tensor.Buffer()).DataLength()
         if any(getattr(end, "size", 0) and end.max() >= len(tensors) for end in ends):
-            raise IndexError("an operator reads a tensor that is not there")
+            raise SlimlineError("an operator reads a tensor that is not there")
     return sorted({(code.CustomCode() or b"").decode(errors="replace") for code in codes if code.CustomCode()})
 
 
@@ -316,7 +315,7 @@ def refuse_unconverted(graph: Any) -> None:
     """tf2onnx leaves operators that it does not know in the graph.
 
     Raises:
-        Refused: with all of them by name.
+        SlimlineError: with all of them by name.
     """
     import onnx
 
@@ -329,7 +328,7 @@ def refuse_unconverted(graph: Any) -> None:
 
     found = sorted(set(kinds(graph)))
     if found:
-        raise Refused(f"uses operators that tf2onnx cannot convert to ONNX: {', '.join(found)}.")
+        raise SlimlineError(f"uses operators that tf2onnx cannot convert to ONNX: {', '.join(found)}.")
 
 
 def reason(error: BaseException) -> str:
@@ -368,7 +367,7 @@ def main(folder: Path) -> None:
             name_nodes(model.graph)
             (folder / "model.onnx").write_bytes(model.SerializeToString())
         reply: dict[str, Any] = {"done": True}
-    except Refused as error:
+    except SlimlineError as error:
         reply = {"error": str(error)}
     except Exception as error:  # a converter may raise anything; the caller gets its first line
         import traceback

@@ -7,7 +7,7 @@ import torch
 from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import OnnxNode
 from slimline.sources.onnx.operators import TABLE, call
-from slimline.sources.onnx.site import Site
+from slimline.sources.onnx.site import Site, is_float
 from slimline.sources.onnx.values import Array, Known, Value, to_tensor
 
 KEPT = frozenset(
@@ -24,15 +24,15 @@ LARGEST_GROWTH = 2**22
 def folded(site: Site, node: OnnxNode) -> dict[str, Array] | None:
     """The values of a node whose inputs are all constants, by output name; None when it stays a node.
 
-    A transposed matrix that something else reads as it is stays too, so that a table of embeddings that is also the
-    last weight is stored once.
+    What is made of a weight that something else reads as it is stays too, so that a table of embeddings that is also
+    the last weight is stored, and trained, once.
     """
     read = [name for name in node.inputs if name]
     if not read or node.kind in KEPT or node.subgraphs() or (node.domain, node.kind) not in TABLE:
         return None
     if any(name not in site.constants or site.constants[name].dtype.kind in "OSU" for name in read):
         return None
-    if node.kind == "Transpose" and site.readers[read[0]] > 1:
+    if any(_is_weight(site.constants[name]) and site.readers[name] > 1 for name in read):
         return None
     values: list[Value] = [_known(site.constants[name]) if name else None for name in node.inputs]
     with torch.no_grad():
@@ -40,6 +40,10 @@ def folded(site: Site, node: OnnxNode) -> dict[str, Array] | None:
     arrays = {name: _array(result) for name, result in zip(node.outputs, results, strict=False) if name}
     grown = sum(array.size for array in arrays.values()) - sum(site.constants[name].size for name in read)
     return arrays if grown <= LARGEST_GROWTH else None
+
+
+def _is_weight(array: Array) -> bool:
+    return is_float(array) and array.size > 1
 
 
 def _known(array: Array) -> Known:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from onnx import helper
 
+from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import OnnxNode
 from slimline.sources.onnx.operators.folding import axes_of, entries, integers, moved
 from slimline.sources.onnx.values import Known
@@ -61,18 +62,17 @@ def test_a_traced_weight_can_be_trained(
     network = check_traced(model(nodes, {"x": ["n", 1]}, ["y"], constants), tmp_path, x)
     network.module(torch.from_numpy(x))[0].sum().backward()
     (parameter,) = network.module.parameters()
-    assert parameter.shape == (3, 4)
     assert parameter.grad is not None and parameter.grad.sum() == 12  # the sum of x for each of the two
 
 
 def test_sizes_have_to_be_whole_numbers() -> None:
     assert entries(np.array([[1.0, 2.0], [3.0, -1.0]])) == [1, 2, 3, -1]
     assert integers(None) == []
-    with pytest.raises(TypeError, match=r"2\.5 is no size"):
+    with pytest.raises(SlimlineError, match=r"2\.5 is no size"):
         entries(np.array([2.5]))
 
 
 def test_axes_count_from_both_ends() -> None:
     assert axes_of([0, -1, 2], 4) == [0, 3, 2]
-    with pytest.raises(IndexError, match="there is no axis 4 in a value of 4 axes"):
+    with pytest.raises(SlimlineError, match="there is no axis 4 in a value of 4 axes"):
         axes_of([4], 4)

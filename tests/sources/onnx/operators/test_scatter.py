@@ -52,11 +52,12 @@ def test_the_input_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("reduction", ["none", "max"])
 def test_scatter_nd_traced(reduction: str, tmp_path: Path) -> None:
-    """Coordinates (sample, row) that are computed outside; the batch stays free."""
+    """Coordinates (sample, row) that are computed outside name samples by their place in the batch: refused."""
     node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction)
     inputs = {"x": ["n", 5, 4], "i": ["m", 2], "u": ["m", 4]}
     proto = model([node], inputs, ["y"], opset=18, types={"i": onnx.TensorProto.INT64})
-    check_traced(proto, tmp_path, X, np.array([[0, 4], [0, 1], [0, -5]]), X[:, 0])
+    with pytest.raises(SlimlineError, match="axis 0 has to be the batch"):
+        check_traced(proto, tmp_path, X, np.array([[0, 4], [0, 1], [0, -5]]), X[:, 0])
 
 
 @pytest.mark.parametrize("mode", ["linear", "circular"])

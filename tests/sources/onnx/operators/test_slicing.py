@@ -66,7 +66,7 @@ def test_a_traced_slice_is_one_operator(bounds: tuple[list[int], ...], expected:
 
 
 def test_a_slice_up_to_the_batch(tmp_path: Path) -> None:
-    """The bound is a size that is only known when the network runs."""
+    """The bound is only known when the network runs; here the batch is turned around, which is refused."""
     nodes = [
         helper.make_node("Shape", ["x"], ["n"], end=1),
         helper.make_node("Slice", ["z", "zero", "n", "zero"], ["part"]),
@@ -74,7 +74,8 @@ def test_a_slice_up_to_the_batch(tmp_path: Path) -> None:
     ]
     constants = {"zero": np.array([0]), "last": np.array([-1]), "smallest": np.array([SMALLEST])}
     z = X[:, ::-1].copy()
-    check_traced(model(nodes, {"x": ["n", 7, 6], "z": ["n", 7, 6]}, ["y"], constants), tmp_path, X, z)
+    with pytest.raises(SlimlineError, match="axis 0 has to be the batch"):
+        check_traced(model(nodes, {"x": ["n", 7, 6], "z": ["n", 7, 6]}, ["y"], constants), tmp_path, X, z)
 
 
 @pytest.mark.parametrize(

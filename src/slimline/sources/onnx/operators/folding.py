@@ -5,6 +5,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import OnnxNode
 from slimline.sources.onnx.operators.table import TABLE
 from slimline.sources.onnx.values import Array, Known, known
@@ -54,26 +55,26 @@ def entry_of(entry: object) -> Size:
     """One size, as a plain number where it is one.
 
     Raises:
-        TypeError: the entry is no whole number.
+        SlimlineError: the entry is no whole number.
     """
     if isinstance(entry, torch.SymInt):
         number = entry.node.maybe_as_int()
         return entry if number is None else int(number)
     if isinstance(entry, (int, np.integer, float)) and entry == int(entry):
         return int(entry)
-    raise TypeError(f"{entry!r} is no size")
+    raise SlimlineError(f"{entry!r} is no size")
 
 
 def integers(array: Array | None) -> list[int]:
     """The entries of an array that has to hold plain whole numbers, such as axes; none for an input that was left out.
 
     Raises:
-        TypeError: an entry depends on the batch.
+        SlimlineError: an entry depends on the batch.
     """
     found = []
     for entry in [] if array is None else entries(array):
         if not isinstance(entry, int):
-            raise TypeError("an axis or an index depends on the batch size")
+            raise SlimlineError("an axis or an index depends on the batch size")
         found.append(entry)
     return found
 
@@ -82,8 +83,10 @@ def axes_of(axes: list[int], rank: int) -> list[int]:
     """Axes counted from the front.
 
     Raises:
-        IndexError: there is no such axis.
+        SlimlineError: there is no such axis.
     """
     if any(not -rank <= axis < rank for axis in axes):
-        raise IndexError(f"there is no axis {next(a for a in axes if not -rank <= a < rank)} in a value of {rank} axes")
+        raise SlimlineError(
+            f"there is no axis {next(a for a in axes if not -rank <= a < rank)} in a value of {rank} axes"
+        )
     return [axis % rank for axis in axes]
