@@ -291,9 +291,10 @@ class Search:
     def _target(self) -> Trial:
         """The trial whose runtime, variant and calibration the pruned networks use.
 
-        Of the int8 trials that hold the score and the fastest float trial inside the budget, the one whose runtime is fastest on a
-        network of a quarter of the channels: the fastest runtime of a wide network need not be the fastest of a narrow
-        one, where calls outweigh arithmetic, and a runtime that lacks an integer kernel may be faster in bf16.
+        Of the int8 trials that hold the score and the fastest float trial inside the budget, the one whose runtime is
+        fastest on a network of a quarter of the channels: the fastest runtime of a wide network need not be the fastest
+        of a narrow one, where calls outweigh arithmetic, and a runtime that lacks an integer kernel may be faster in
+        bf16.
         """
         best_drop = min([t.drop or 0.0 for t in self.int8], default=0.0)
         close = [t for t in self.int8 if (t.drop or 0.0) <= best_drop + SAME_SCORE_SHARE * self.budget.max_drop]
