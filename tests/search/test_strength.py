@@ -3,25 +3,32 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from slimline.methods.distill.logits import Distill
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network.network import Network
+from slimline.network.trace import trace
 from slimline.search import bench as bench_module
 from slimline.search import strength as strength_module
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
-from slimline.search.strength import MOST_CANDIDATES, SIZE_SHARE, WEAKEST, StrengthSearch
+from slimline.search.strength import MANY_CLASSES, MOST_CANDIDATES, SIZE_SHARE, WEAKEST, StrengthSearch
 from slimline.search.study import Trial
 from slimline.search.table import SensitivityTable
 from slimline.task import Task
 from tests.search.stand_ins import from_macs, planted_race, toy_bench
-from tests.toys import toy, toy_task
+from tests.toys import patterns, toy, toy_task
 
 QUANTIZE = QuantizeStatic(ops=("aten.conv2d", "aten.linear"))
 ENOUGH, SECONDS_PER_CANDIDATE = 1000.0, 20.0
@@ -156,3 +163,22 @@ def test_labels_and_views_are_used_where_there_are_any(tmp_path: Path) -> None:
     without = methods("without", Task(validate=plain.validate, train=plain.train, augment="image"))
     assert labelled.label_weight > 0 == without.label_weight
     assert without.views > 1 == labelled.views
+
+
+def recovery(network: Network, x: NDArray[np.float32], folder: Path, score: str = "agreement") -> Distill:
+    """How the search would recover a network of these samples."""
+    task = Task(validate={network.input_names[0]: x}, score=score).decided(network)
+    bench = SimpleNamespace(identity="", study=None)
+    table = SimpleNamespace(task=task, original=network)
+    search = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
+    return search._distillation(2.0)
+
+
+def test_without_batch_norm_the_steps_are_small_and_many_and_many_classes_are_not_softened(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    plain = recovery(trace(nn.Sequential(nn.Linear(4, MANY_CLASSES)), [torch.from_numpy(x[:2])]), x, tmp_path)
+    many = recovery(trace(nn.Sequential(nn.Linear(4, MANY_CLASSES + 1)), [torch.from_numpy(x[:2])]), x, tmp_path)
+    normed = recovery(toy(), patterns(300, seed=4)[0], tmp_path)
+    assert (plain.optimizer, many.optimizer, normed.optimizer) == ("adamw", "adamw", "sgd")
+    assert plain.learning_rate < normed.learning_rate and plain.batch < normed.batch
+    assert plain.temperature == normed.temperature == Distill().temperature > many.temperature == 1

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.network.trace import trace
-from slimline.training.recover import Batch, Plan, channels_last_, faster_precision, recover, schedule
+from slimline.training.recover import (
+    GRADIENT_NORM_LIMIT,
+    Batch,
+    Plan,
+    channels_last_,
+    faster_precision,
+    recover,
+    schedule,
+)
 from tests.toys import patterns, toy
 
 
@@ -51,8 +59,10 @@ def next_batch(step: int) -> Batch:
     return Batch({"x": x}, (x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 3,))
 
 
-def test_it_finds_the_weights_that_made_the_targets() -> None:
-    trained, curve = recover(trace(Line(), [torch.randn(2, 3)]), next_batch, squared, Plan(200, 0.05, weight_decay=0))
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_finds_the_weights_that_made_the_targets(optimizer: str) -> None:
+    plan = Plan(200, {"sgd": 0.05, "adamw": 0.15}[optimizer], weight_decay=0, optimizer=optimizer)
+    trained, curve = recover(trace(Line(), [torch.randn(2, 3)]), next_batch, squared, plan)
     weights = trained.weights()
     np.testing.assert_allclose(weights["layer.weight"].detach(), [[1, -2, 0.5]], atol=1e-3)
     np.testing.assert_allclose(weights["layer.bias"].detach(), [3], atol=1e-3)
@@ -159,3 +169,26 @@ def test_the_faster_precision_is_the_one_with_the_shorter_step() -> None:
     chosen, seconds = faster_precision(toy(), image_batch, cross_entropy)
     assert set(seconds) == {"fp32", "bf16"} and min(seconds.values()) > 0
     assert chosen == min(seconds, key=lambda name: seconds[name])
+
+
+def test_one_step_of_each_optimizer_by_hand() -> None:
+    """The first step of Nesterov's SGD is 1.9 gradients long, that of AdamW one rate by sign; weights decay."""
+    network = trace(Line(), [torch.randn(2, 3)])
+    batch = next_batch(0)
+    start = {n: t.detach().clone() for n, t in network.weights().items()}
+    probe = network.copy()
+    squared((probe.module(batch.inputs["x"])[0],), batch).backward()  # type: ignore[no-untyped-call]
+    gradient = {n: t.grad for n, t in probe.weights().items()}
+    norm = torch.cat([g.flatten() for g in gradient.values() if g is not None]).norm()
+    for optimizer in ("sgd", "adamw"):
+        plan = Plan(1, 0.1, weight_decay=0.5, optimizer=optimizer)
+        after = recover(network, lambda step: next_batch(0), squared, plan)[0].weights()
+        for name, before in start.items():
+            decay = 0.5 if name == "layer.weight" else 0.0
+            slope = gradient[name]
+            assert slope is not None
+            slope = slope * min(1.0, GRADIENT_NORM_LIMIT / float(norm))
+            by_sgd = before - 0.1 * 1.9 * (slope + decay * before)
+            by_adamw = before - 0.1 * decay * before - 0.1 * slope.sign()
+            expected = by_sgd if optimizer == "sgd" else by_adamw
+            np.testing.assert_allclose(after[name].detach(), expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """The program we work on: a traced graph with its weights, example inputs, names and history."""
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -49,6 +50,14 @@ class Network:
             if node.op == "get_attr":
                 found[str(node.target)] = get_tensor(self.module, str(node.target))
         return found
+
+    def digest(self) -> str:
+        """A hash of the graph's code and of the weights: that of a copy is the same."""
+        found = hashlib.sha256(self.module.code.encode())
+        for name, tensor in self.weights().items():
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def parameter_count(self) -> int:
         return sum(t.numel() for t in self.weights().values())

@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 
 from slimline.search.sensitivity import CostModel
 
-LEAN = 0.1
+LEAN = 0.5
 """Weight of the lean towards equal efficiency against one measurement."""
 NOISE = 0.04
 """Relative error of one quick measurement; on busy machines two launches of one file differ by more."""

@@ -1,7 +1,8 @@
 """What pruning each group would cost in quality and save in time, before anything is decided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimline.methods.prune.channels import strongest
+from slimline.methods.prune.reconstruct import refit_alone
 from slimline.methods.quantize.static import WEIGHTED, QuantizeStatic, layer_name
 from slimline.network.axes import AxisGroups, Group, prune
 from slimline.network.cost import Layer, layers
@@ -92,12 +94,18 @@ def options(
     importance: NDArray[np.float64],
     damage: Callable[[Network], float],
     multiple: int,
+    moments: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> list[Option]:
-    """Damage at a few widths of one group, widest first; the whole group costs nothing."""
+    """Damage at a few widths of one group, widest first; the whole group costs nothing.
+
+    Args:
+        moments: of the layers that read the group, which are refitted then.
+    """
     snapped = {max(1, round(group.width * share / multiple) * multiple) for share in KEPT_SHARES}
     table = [Option(group.width, 0.0)]
     for width in sorted((w for w in snapped if w < group.width), reverse=True):
-        pruned = prune(network, found, {group.name: strongest(importance, width)})
+        kept = strongest(importance, width)
+        pruned = refit_alone(network, prune(network, found, {group.name: kept}), group, kept, moments)
         table.append(Option(width, max(0.0, damage(pruned))))
     return table
 

@@ -2,25 +2,28 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from slimline.methods.distill.logits import Distill
+import torch
+
+from slimline.methods.distill.logits import Distill, matched_as
 from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.prune.readers import readers
 from slimline.methods.recipe import Recipe
 from slimline.network.network import Network
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
 from slimline.search.study import Trial
-from slimline.search.table import SensitivityTable
+from slimline.search.table import IMPORTANCE, RECONSTRUCTION_SAMPLES, SensitivityTable
 from slimline.training.recover import faster_precision
 from slimline.training.teacher import teacher_outputs
 from slimline.training.views import Views
 
-MOST_CANDIDATES = 2
-WEAKEST, LEAST_SPAN = 0.4, 0.25
+MOST_CANDIDATES = 3
+WEAKEST, LEAST_SPAN = 0.75, 0.25
 """The strength is searched between this share of the whole network's cost and what an eighth of all channels cost; at
 least this share of what lies above the latter is searched."""
 SHORT_SHARE = 0.1
@@ -36,6 +39,10 @@ EXPORT_SECONDS = 15.0
 TRAINING_VIEWS = 3
 LABEL_WEIGHT = 0.3
 """Share of the loss from labels when the score is accuracy and there are labels."""
+NORMED_SHARE = 0.5
+"""Batch norms per dense layer from which a network counts as normed."""
+MANY_CLASSES = 1000
+"""Beyond so many classes a temperature above 1 makes the tail, which says little, outweigh the rest."""
 
 
 @dataclass
@@ -82,6 +89,7 @@ class StrengthSearch:
         passing, failing = self._range()
         for number in range(MOST_CANDIDATES):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
+            reserve = max(reserve, self.made[-1].trial.seconds if self.made else 0.0)
             if not self._time_for(number, reserve, deadline):
                 break
             candidate = self._candidate((passing * failing) ** 0.5, short_seconds, seconds_per_epoch)
@@ -123,9 +131,7 @@ class StrengthSearch:
         left = self._decide("full recovery", lambda: deadline - self.bench.study.elapsed() - EXPORT_SECONDS)
         epochs = round(min(LONGEST_FULL, left / chosen.seconds_per_epoch), 2)
         if epochs >= 0.5:
-            distill = Distill(
-                epochs=epochs, views=self._views(), precision=self.precision, label_weight=self._label_weight(), seed=1
-            )
+            distill = replace(self._distillation(epochs), seed=1)
             self.made.append(self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill]))
             self.bench.drop_trial(chosen.trial, f"carried on as {self.made[-1].trial.id} with a longer recovery")
 
@@ -138,10 +144,13 @@ class StrengthSearch:
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )
-        prune = PruneChannels(keep=1.0, widths={g: w for g, w in widths.items() if w < whole[g]})
-        distill = Distill(
-            epochs=round(epochs, 2), views=self._views(), precision=self.precision, label_weight=self._label_weight()
+        prune = PruneChannels(
+            keep=1.0,
+            widths={g: w for g, w in widths.items() if w < whole[g]},
+            importance=IMPORTANCE,
+            reconstruct=RECONSTRUCTION_SAMPLES,
         )
+        distill = self._distillation(round(epochs, 2))
         return self._recover(strength, [prune, distill], self.original, [prune, distill])
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
@@ -172,6 +181,20 @@ class StrengthSearch:
     def _report(self, what: str, done: int, total: int) -> None:
         self.bench.listener.step(done, total, what)
 
+    def _distillation(self, epochs: float) -> Distill:
+        """How a pruned network is recovered.
+
+        Without batch norm behind most layers nothing holds the scale of the activations, and SGD at a rate that suits
+        networks with it diverges; small steps of AdamW do not, and more of them fit into the time.
+        """
+        output = self.task.output
+        norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
+        normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
+        plain = Distill(epochs=epochs, views=self._views(), precision=self.precision, label_weight=self._label_weight())
+        if output is not None and output.shape and output.shape[output.axis - 1] > MANY_CLASSES:
+            plain = replace(plain, temperature=1.0)
+        return plain if normed else replace(plain, optimizer="adamw", learning_rate=3e-4, batch=32)
+
     def _views(self) -> int:
         return TRAINING_VIEWS if self.task.augment else 1
 
@@ -180,14 +203,14 @@ class StrengthSearch:
 
     def _training_speed(self) -> tuple[str, float]:
         """The faster precision of a training step on this machine, and seconds per epoch of a quarter-width network."""
-        distill = Distill(views=1)
+        distill = replace(self._distillation(1.0), views=1)
 
         def probe() -> list[object]:
             small = PruneChannels(keep=0.25, importance="l1").apply(self.original, self.task).network
             few = self.samples.take(slice(0, distill.batch))
             views = Views(few.tensors())
             batches = distill.batches(views, teacher_outputs(self.original, views, "fp32"), few)
-            precision, seconds = faster_precision(small, batches, distill.loss)
+            precision, seconds = faster_precision(small, batches, partial(distill.loss, matched=matched_as(self.task)))
             return [precision, seconds[precision]]
 
         precision, seconds = self.bench.study.once("training speed", self.bench.identity, probe)

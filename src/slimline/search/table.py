@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, snapped_width
+from slimline.methods.prune.readers import moments_in_turns
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.network.axes import axis_groups
@@ -16,6 +17,9 @@ from slimline.task import Samples, Task
 
 MOST_TIMED_GROUPS = 6
 """Groups whose milliseconds are measured; those of the others follow from the fit."""
+IMPORTANCE = "obs"
+RECONSTRUCTION_SAMPLES = 256
+"""How the search prunes: channels that others can stand in for go, and what read them is refitted."""
 PROBE_SAMPLES = 32
 """Calibration samples of a probe, whose answers nobody reads."""
 
@@ -48,13 +52,16 @@ class SensitivityTable:
 
     def _damage(self) -> list[dict[str, object]]:
         groups = self.found.groups
-        importance = IMPORTANCES["taylor"](self.original, groups, self.task)
+        importance = IMPORTANCES[IMPORTANCE](self.original, groups, self.task)
         damage = Damage(self.original, self.calibrate, self.task.output)
-        rows = []
-        for done, group in enumerate(groups):
-            found = options(self.original, self.found, group, importance[group.name], damage, self.multiple)
-            rows.append(Sensitivity(group.name, group.width, [], found).as_json())
-            self.bench.listener.step(done + 1, len(groups), f"damage of narrowing {group.name}")
+        rows: list[dict[str, object]] = []
+        few = self.calibrate.take(slice(0, RECONSTRUCTION_SAMPLES))
+        for turn, moments in moments_in_turns(self.original, groups, few):
+            for group in turn:
+                ranks = importance[group.name]
+                found = options(self.original, self.found, group, ranks, damage, self.multiple, moments)
+                rows.append(Sensitivity(group.name, group.width, [], found).as_json())
+                self.bench.listener.step(len(rows), len(groups), f"damage of narrowing {group.name}")
         return rows
 
     def time_groups(self, base: Trial) -> None:

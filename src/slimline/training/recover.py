@@ -34,6 +34,8 @@ class Plan:
     steps: int
     learning_rate: float
     weight_decay: float = 1e-4
+    optimizer: str = "sgd"
+    """``sgd`` (Nesterov momentum) or ``adamw``."""
     precision: str = "fp32"
     """``fp32`` or ``bf16`` (autocast with fp32 weights)."""
 
@@ -60,7 +62,7 @@ def autocast(precision: str) -> AbstractContextManager[object]:
 def recover(
     student: Network, next_batch: NextBatch, loss: Loss, plan: Plan, progress: Progress | None = None
 ) -> tuple[Network, Curve]:
-    """Train a copy of ``student`` for ``plan.steps`` steps with SGD (Nesterov momentum) and a cosine schedule.
+    """Train a copy of ``student`` for ``plan.steps`` steps with a cosine schedule.
 
     Raises:
         SlimlineError: the loss stops being a finite number.
@@ -68,14 +70,7 @@ def recover(
     trained = student.copy().set_training_(True)
     channels_last_(trained)
     parameters = [p for p in trained.module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        plan.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-    )
+    optimizer = _optimizer(parameters, plan)
     curve, started, recent = Curve(), time.monotonic(), []
     for step in range(plan.steps):
         for group in optimizer.param_groups:
@@ -99,6 +94,17 @@ def recover(
     curve.seconds = time.monotonic() - started
     _contiguous_(trained)
     return trained.set_training_(False), curve
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
+    """Weights decay; biases and the scales of norms do not."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW(groups, plan.learning_rate)
+    return torch.optim.SGD(groups, plan.learning_rate, momentum=0.9, nesterov=True)
 
 
 def schedule(step: int, steps: int) -> float:

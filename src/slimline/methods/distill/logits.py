@@ -98,7 +98,8 @@ class Distill(Method):
     """Train the network against the original's outputs."""
 
     epochs: float = param(2.0, low=0.0, high=1000.0, doc="passes over the training samples")
-    learning_rate: float = param(0.05, low=1e-6, high=10.0, doc="peak learning rate of SGD with Nesterov momentum")
+    learning_rate: float = param(0.05, low=1e-6, high=10.0, doc="peak learning rate")
+    optimizer: str = param("sgd", choices=("sgd", "adamw"), doc="SGD with Nesterov momentum, or AdamW")
     batch: int = param(128, low=2, high=65536, doc="samples per step")
     temperature: float = param(4.0, low=0.1, high=100.0, doc="T: how soft the teacher's answers are")
     label_weight: float = param(0.0, low=0.0, high=1.0, doc="a: share of the loss that comes from labels")
@@ -121,7 +122,7 @@ class Distill(Method):
         views = Views(samples.tensors(), self.views if task.augment else 1)
         targets = TEACHER.answers(task.original, samples, views, self.precision, progress)
         steps = max(1, round(self.epochs * len(samples) / self.batch))
-        plan = Plan(steps, self.learning_rate, precision=self.precision)
+        plan = Plan(steps, self.learning_rate, optimizer=self.optimizer, precision=self.precision)
         loss = partial(self.loss, matched=matched_as(task))
         trained, curve = recover(network, self.batches(views, targets, samples), loss, plan, progress)
         return Outcome(trained, ["all trainable weights"], {}, curve)

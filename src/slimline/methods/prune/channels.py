@@ -19,15 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, Progress, param, register
+from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
 from slimline.methods.prune.l1 import l1_importance
+from slimline.methods.prune.obs import obs_importance
+from slimline.methods.prune.reconstruct import reconstruct
 from slimline.methods.prune.taylor import taylor_importance
 from slimline.network.axes import AxisGroups, Group, axis_groups, prune
 from slimline.network.network import Network
 from slimline.task import Task
 
 Importance = Callable[[Network, list[Group], Task | None], dict[str, NDArray[np.float64]]]
-IMPORTANCES: dict[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance}
+IMPORTANCES: dict[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance, "obs": obs_importance}
 
 
 def snapped_width(width: int, keep: float, multiple: int) -> int:
@@ -51,6 +53,9 @@ class PruneChannels(Method):
     widths: Mapping[str, int] = param({}, doc="channels kept, by group name; overrides keep")
     importance: str = param("taylor", choices=tuple(IMPORTANCES), doc="how channels are ranked")
     multiple: int = param(8, low=1, high=64, doc="kept widths are multiples of this, as runtimes like them")
+    reconstruct: int = param(
+        0, low=0, high=100000, doc="samples from which the layers that read pruned channels are refitted; 0 for none"
+    )
 
     needs = frozenset({"float weights"})
     cites = ("li2017pruning", "fang2023depgraph")
@@ -62,7 +67,11 @@ class PruneChannels(Method):
         scores = IMPORTANCES[self.importance](network, smaller, task)
         kept = {g.name: strongest(scores[g.name], widths[g.name]) for g in smaller}
         skipped = {f"{weight} axis {axis}": reason for (weight, axis), reason in found.frozen.items()}
-        return Outcome(prune(network, found, kept) if kept else network.copy(), list(kept), skipped)
+        result = prune(network, found, kept) if kept else network.copy()
+        if kept and self.reconstruct:
+            samples = needs_data("Reconstruction", task, network).take(slice(0, self.reconstruct))
+            result = reconstruct(network, result, [(g, kept[g.name]) for g in smaller], samples)
+        return Outcome(result, list(kept), skipped)
 
     def chosen_widths(self, found: AxisGroups) -> dict[str, int]:
         """Channels kept in every group.

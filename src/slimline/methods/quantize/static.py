@@ -188,13 +188,36 @@ class _Watcher(Interpreter):
 
 
 def observe(network: Network, values: set[Node], samples: Samples) -> dict[str, Range]:
-    """Ranges of the given values over the samples, by node name."""
-    watcher = _Watcher(network, {v.name for v in values})
+    """Ranges of the given values over the samples, by node name; what was seen before is not looked at again."""
+    seen = RANGES.of(network, samples)
+    missing = {v.name for v in values} - set(seen)
+    if not missing:
+        return seen
+    watcher = _Watcher(network, missing)
     for start in range(0, len(samples), BATCH):
         inputs = samples.take(slice(start, start + BATCH)).tensors()
         with torch.no_grad():
             watcher.run(*(inputs[name] for name in network.input_names))
-    return watcher.ranges
+    seen |= watcher.ranges
+    return seen
+
+
+class _RangesMemory:
+    """The ranges of the last network, so that the calibrations of one search share them."""
+
+    def __init__(self) -> None:
+        self.key = ("", "")
+        self.ranges: dict[str, Range] = {}
+
+    def of(self, network: Network, samples: Samples) -> dict[str, Range]:
+        """What is known of this network, by the names of its values; to be added to."""
+        key = (network.digest(), samples.digest())
+        if key != self.key:
+            self.key, self.ranges = key, {}
+        return self.ranges
+
+
+RANGES = _RangesMemory()
 
 
 class _Pairs:

@@ -1,0 +1,139 @@
+"""OBS importance: what the layers that read a channel would lose, after the other channels have made up for it.
+
+Hassibi, Stork (1992). Second order derivatives for network pruning: Optimal Brain Surgeon. NeurIPS 5, equation 5.
+Whole channels at once: Kurtic, Frantar, Alistarh (2023). ZipLM: Inference-Aware Structured Pruning of Language Models.
+arXiv:2302.04089, equations 2 and 3.
+
+    loss(c)  = sum over outputs of  W_c (H^-1_cc)^-1 W_c^T        H = sum of [x; 1] [x; 1]^T over calibration rows
+    W       <- W - W_c (H^-1_cc)^-1 H^-1_c,:                      the others make up for c
+    H^-1    <- H^-1 - H^-1_:,c (H^-1_cc)^-1 H^-1_c,:
+
+The channel with the least loss goes, again and again until one is left; a channel's importance is the round in which it
+went. One pass therefore serves every width.
+
+Ours differs: a channel that several layers read counts with the sum of their losses, each as a share of the squares
+that the layer puts out. A group that no dense layer reads (`slimline.methods.prune.readers`) is ranked by L1.
+Helps: finds channels that others can stand in for, so that pruning with reconstruction costs little.
+Does not: see past the next layer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimline.methods.method import needs_data
+from slimline.methods.prune.l1 import l1_importance
+from slimline.methods.prune.readers import Reader, moments_in_turns, read_by, readers
+from slimline.network.axes import Group
+from slimline.network.network import Network, get_tensor
+from slimline.task import Samples, Task
+
+SAMPLES = 256
+DAMPING = 1e-4
+"""Added to the diagonal of H, as a share of its mean."""
+
+
+def obs_importance(network: Network, groups: list[Group], task: Task | None) -> dict[str, NDArray[np.float64]]:
+    """Importance of every channel of every group, from up to 256 training samples."""
+    samples = needs_data("OBS importance", task, network).take(slice(0, SAMPLES))
+    known = RANKS.of(network, samples)
+    _rank(network, [g for g in groups if g.name not in known], samples, known)
+    return {g.name: known[g.name] for g in groups}
+
+
+def _rank(network: Network, groups: list[Group], samples: Samples, found: dict[str, NDArray[np.float64]]) -> None:
+    dense = readers(network)
+    unread = [g for g in groups if not read_by(g, dense)]
+    found |= l1_importance(network, unread, None)
+    for turn, moments in moments_in_turns(network, [g for g in groups if read_by(g, dense)], samples):
+        for group in turn:
+            found[group.name] = _rounds(network, group, [dense[w] for w in read_by(group, dense)], moments)
+
+
+class _RanksMemory:
+    """The ranks of the last network, so that the candidates of one search share them."""
+
+    def __init__(self) -> None:
+        self.key = ("", "")
+        self.ranks: dict[str, NDArray[np.float64]] = {}
+
+    def of(self, network: Network, samples: Samples) -> dict[str, NDArray[np.float64]]:
+        """What is known of this network, by group; to be added to."""
+        key = (network.digest(), samples.digest())
+        if key != self.key:
+            self.key, self.ranks = key, {}
+        return self.ranks
+
+
+RANKS = _RanksMemory()
+
+
+def _rounds(network: Network, group: Group, layers: list[Reader], moments: dict[str, Tensor]) -> NDArray[np.float64]:
+    """The round in which every channel goes, 0 for the first."""
+    eliminations = [_Elimination.of(network, layer, group, moments[layer.weight]) for layer in layers]
+    round_of = np.zeros(group.width)
+    for number in range(group.width):
+        gone = int(np.sum([e.losses(group.width) for e in eliminations], axis=0).argmin())
+        round_of[gone] = number
+        for elimination in eliminations:
+            elimination.remove_(gone)
+    return round_of
+
+
+@dataclass
+class _Elimination:
+    """One reader of a group: the parts of its W and H^-1 that belong to the group's channels that are left."""
+
+    matrix: Tensor
+    inverse: Tensor
+    columns: dict[int, Tensor]
+    """Where each channel's columns lie in both."""
+    output: float
+    """Sum of the squares that the layer puts out."""
+
+    @staticmethod
+    def of(network: Network, layer: Reader, group: Group, moments: Tensor) -> "_Elimination":
+        kernel = get_tensor(network.module, layer.weight)[0, 0].numel()
+        positions = [torch.from_numpy(p) for p in group.slices[layer.weight, 1]]
+        columns = {c: (p[:, None] * kernel + torch.arange(kernel)).flatten() for c, p in enumerate(positions)}
+        matrix = layer.matrix(network)
+        output = float(((matrix @ moments) * matrix).sum())
+        damped = moments + DAMPING * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+        whole = _Elimination(matrix, torch.linalg.inv(damped), columns, max(output, 1e-30))
+        whole._leave_out_the_rest_()
+        return whole
+
+    def _leave_out_the_rest_(self) -> None:
+        """Neither loss nor update of a channel that is left reads any other column."""
+        chosen = torch.cat(list(self.columns.values()))
+        self.matrix, self.inverse = self.matrix[:, chosen], self.inverse[chosen][:, chosen]
+        ends = np.cumsum([len(c) for c in self.columns.values()]).tolist()
+        self.columns = {
+            c: torch.arange(end - len(old), end) for (c, old), end in zip(self.columns.items(), ends, strict=True)
+        }
+
+    def losses(self, width: int) -> NDArray[np.float64]:
+        """The loss of every channel as a share of the output; infinite for those that are gone."""
+        found = np.full(width, np.inf)
+        by_size: dict[int, list[int]] = {}
+        for channel, columns in self.columns.items():
+            by_size.setdefault(len(columns), []).append(channel)
+        for channels in by_size.values():
+            columns = torch.stack([self.columns[c] for c in channels])  # (channels, columns of each)
+            blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
+            weights = self.matrix[:, columns].transpose(0, 1)  # (channels, outputs, columns of each)
+            made_up = torch.linalg.solve(blocks, weights.transpose(1, 2)).transpose(1, 2)
+            found[channels] = ((weights * made_up).sum((1, 2)) / self.output).numpy()
+        return found
+
+    def remove_(self, channel: int) -> None:
+        """The second and the third equation above."""
+        columns = self.columns.pop(channel)
+        share = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
+        self.matrix -= self.matrix[:, columns] @ share
+        self.inverse -= self.inverse[:, columns] @ share
+        if self.columns and 2 * sum(map(len, self.columns.values())) <= len(self.inverse):
+            self._leave_out_the_rest_()
