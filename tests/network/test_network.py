@@ -58,6 +58,27 @@ def test_a_copy_shares_nothing() -> None:
     assert network.examples["x"].abs().sum() > 0
 
 
+def test_a_copy_has_the_same_digest_and_any_change_another() -> None:
+    network = network_of("plain adds")
+    assert network.copy().digest() == network.digest()
+    name, weight = next((n, t) for n, t in network.weights().items() if t.is_floating_point() and t.numel())
+    nudged = network.copy()
+    changed = weight.detach().clone()
+    changed.flatten()[-1] += 1e-3
+    set_weight(nudged, name, changed)
+    assert nudged.digest() != network.digest()
+    half = network.copy()
+    set_weight(half, name, weight.detach().to(torch.bfloat16))
+    assert half.digest() != network.digest()
+    rewired = network.copy()
+    call = next(n for n in rewired.module.graph.nodes if n.op == "call_function")
+    with rewired.module.graph.inserting_after(call):
+        twice = rewired.module.graph.call_function(torch.ops.aten.neg.default, (call,))
+    call.replace_all_uses_with(twice, delete_user_cb=lambda user: user is not twice)
+    rewired.module.recompile()
+    assert rewired.digest() != network.digest()
+
+
 def test_training_mode_acts_as_that_of_the_module() -> None:
     """Batch norm normalises with the batch and updates its statistics as torch does; dropout drops."""
     module = Modes().eval()

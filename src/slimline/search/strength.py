@@ -12,6 +12,7 @@ from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.prune.readers import readers
 from slimline.methods.recipe import Recipe
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
@@ -39,6 +40,7 @@ EXPORT_SECONDS = 15.0
 TRAINING_VIEWS = 3
 LABEL_WEIGHT = 0.3
 """Share of the loss from labels when the score is accuracy and there are labels."""
+ADAMW_RATE = 1e-4
 NORMED_SHARE = 0.5
 """Batch norms per dense layer from which a network counts as normed."""
 MANY_CLASSES = 1000
@@ -76,6 +78,9 @@ class StrengthSearch:
         samples = self.task.read(self.original.input_names).train
         self.samples = samples
         self.precision = "fp32"
+        norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
+        self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
+        """Whether batch norm holds the scale of the activations behind most layers."""
 
     def run(self, deadline: float) -> None:
         """Fill ``made``, weakest to strongest within the bisection, the full recovery last.
@@ -98,7 +103,8 @@ class StrengthSearch:
                 passing = candidate.strength
             else:
                 failing = candidate.strength
-                self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points after a short recovery")
+                after = "after a short recovery" if self.normed else "before recovery"
+                self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points {after}")
         hopeful = [c for c in self.made if c.drop <= STILL_HOPEFUL * self.budget.max_drop]
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
@@ -132,15 +138,24 @@ class StrengthSearch:
         epochs = round(min(LONGEST_FULL, left / chosen.seconds_per_epoch), 2)
         if epochs >= 0.5:
             distill = replace(self._distillation(epochs), seed=1)
-            self.made.append(self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill]))
-            self.bench.drop_trial(chosen.trial, f"carried on as {self.made[-1].trial.id} with a longer recovery")
+            full = self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill])
+            self.made.append(full)
+            if full.drop <= chosen.drop:
+                self.bench.drop_trial(chosen.trial, f"carried on as {full.trial.id} with a longer recovery")
+            else:
+                self.bench.drop_trial(full.trial, f"lost more than {chosen.trial.id}, from which it was recovered")
 
     def _candidate(self, strength: float, seconds: float, quarter_seconds_per_epoch: float) -> Candidate:
-        """Widths for a strength, recovered for about ``seconds``; a step takes time in proportion to the MACs."""
+        """Widths for a strength, recovered for about ``seconds``; a step takes time in proportion to the MACs.
+
+        Without batch norm the first steps cost more than they bring, and a few dozen do not win it back: such a network
+        is judged as least squares left it. The few norms there are would drift away in training; they are folded.
+        """
         whole, costs = self.table.whole, self.table.costs
         widths = allocate(self.table.rows, self._cost, strength, self.table.multiple)
         quarter = costs.macs({g: self.table.narrowed(w, 0.25) for g, w in whole.items()})
-        epochs = min(LONGEST_SHORT, seconds / (quarter_seconds_per_epoch * costs.macs(widths) / quarter))
+        seconds_per_epoch = quarter_seconds_per_epoch * costs.macs(widths) / quarter
+        epochs = min(LONGEST_SHORT, seconds / seconds_per_epoch)
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )
@@ -150,8 +165,11 @@ class StrengthSearch:
             importance=IMPORTANCE,
             reconstruct=RECONSTRUCTION_SAMPLES,
         )
-        distill = self._distillation(round(epochs, 2))
-        return self._recover(strength, [prune, distill], self.original, [prune, distill])
+        methods: list[Method] = [FoldBatchNorm(), prune]
+        if self.normed:
+            methods = [prune, self._distillation(round(epochs, 2))]
+        candidate = self._recover(strength, methods, self.original, methods)
+        return candidate if self.normed else replace(candidate, seconds_per_epoch=seconds_per_epoch)
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
         begun = time.monotonic()
@@ -184,16 +202,14 @@ class StrengthSearch:
     def _distillation(self, epochs: float) -> Distill:
         """How a pruned network is recovered.
 
-        Without batch norm behind most layers nothing holds the scale of the activations, and SGD at a rate that suits
-        networks with it diverges; small steps of AdamW do not, and more of them fit into the time.
+        Without batch norm SGD at a rate that suits networks with it diverges; small steps of AdamW do not, and more of
+        them fit into the time.
         """
         output = self.task.output
-        norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
-        normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
         plain = Distill(epochs=epochs, views=self._views(), precision=self.precision, label_weight=self._label_weight())
         if output is not None and output.shape and output.shape[output.axis - 1] > MANY_CLASSES:
             plain = replace(plain, temperature=1.0)
-        return plain if normed else replace(plain, optimizer="adamw", learning_rate=3e-4, batch=32)
+        return plain if self.normed else replace(plain, optimizer="adamw", learning_rate=ADAMW_RATE, batch=32)
 
     def _views(self) -> int:
         return TRAINING_VIEWS if self.task.augment else 1

@@ -1,6 +1,7 @@
 """The order in which channels go is that of a slow twin, which refits every layer anew for every channel."""
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimline.methods.prune import obs
 from slimline.methods.prune.l1 import l1_importance
-from slimline.methods.prune.obs import obs_importance
+from slimline.methods.prune.obs import RANKS, obs_importance
 from slimline.network.axes import axis_groups
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.task import Task
+from tests.toys import toy, toy_task
 
 Array = NDArray[np.float64]
 
@@ -158,3 +161,19 @@ def test_what_is_left_out_on_the_way_changes_nothing(seed: int) -> None:
         assert error(left[1:]) <= 1.02 * best  # the damping may swap two that are alike
     errors = [error(order[n:]) for n in range(40)]
     assert all(a <= b * (1 + 1e-9) for a, b in pairwise(errors))
+
+
+def test_ranks_are_remembered_for_one_network_and_its_samples() -> None:
+    network, task = toy(), toy_task()
+    groups = axis_groups(network).groups
+    RANKS.key = ("", "")
+    first = obs_importance(network, groups[:1], task)
+    every = obs_importance(network, groups, task)
+    assert set(first) == {"stem"} and set(every) == {"stem", "inner"}
+    with patch.object(obs, "_rounds", side_effect=AssertionError("ranked before")):
+        again = obs_importance(toy(), groups, task)
+        with pytest.raises(AssertionError, match="ranked before"):
+            obs_importance(toy(), groups, toy_task(train=100))
+    RANKS.key = ("", "")
+    afresh = obs_importance(network, groups, task)
+    assert all((again[g] == afresh[g]).all() and (every[g] == afresh[g]).all() for g in afresh)

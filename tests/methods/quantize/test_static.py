@@ -1,6 +1,8 @@
 """Integers are the nearest ones, ranges are what was seen, and pairs stand where runtimes fuse them."""
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from slimline.errors import SlimlineError
+from slimline.methods.quantize import static
 from slimline.methods.quantize.static import (
+    RANGES,
     VALUES_PER_BATCH,
     QuantizeStatic,
     Range,
@@ -22,6 +26,7 @@ from slimline.methods.quantize.static import (
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
+from slimline.network.surgery import set_weight
 from slimline.network.trace import trace
 from slimline.numerics.affine import quantize_symmetric
 from slimline.numerics.formats import int_format
@@ -74,6 +79,27 @@ def test_percentiles_of_large_activations_come_from_an_even_part_of_them() -> No
     low, high = seen.bounds("percentile", 99.0)
     np.testing.assert_allclose([low, high], [-2.326, 2.326], atol=0.1)  # the 1 % and 99 % points of the normal
     assert seen.bounds("minmax", 99.0) == (float(values.min()), float(values.max()))
+
+
+def test_what_was_observed_is_not_looked_at_again_unless_network_or_samples_change() -> None:
+    task, method = toy_task(), QuantizeStatic(observer="minmax", ops=("aten.conv2d",))
+    RANGES.key = ("", "")
+    once = method.apply(toy(), task).network.weights()
+    with patch.object(static, "_Watcher", side_effect=AssertionError("observed before")):
+        again = method.apply(toy(), task).network.weights()
+        replace(method, observer="percentile").apply(toy(), task)
+        with pytest.raises(AssertionError, match="observed before"):
+            replace(method, samples=100).apply(toy(), task)
+        other = toy()
+        set_weight(other, "stem.weight", other.weights()["stem.weight"].detach() * 2)
+        with pytest.raises(AssertionError, match="observed before"):
+            method.apply(other, task)
+    assert all(torch.equal(t, again[n]) for n, t in once.items())
+    more = replace(method, ops=("aten.conv2d", "aten.linear"))
+    wider = more.apply(toy(), task).network.weights()  # values that were not observed yet are added
+    RANGES.key = ("", "")
+    afresh = more.apply(toy(), task).network.weights()
+    assert all(torch.equal(t, afresh[n]) for n, t in wider.items())
 
 
 def test_what_is_observed_is_what_flows() -> None:
