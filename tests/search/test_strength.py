@@ -165,6 +165,43 @@ def test_labels_and_views_are_used_where_there_are_any(tmp_path: Path) -> None:
     assert without.views > 1 == labelled.views
 
 
+def test_without_batch_norm_a_candidate_is_judged_before_recovery(tmp_path: Path) -> None:
+    with patch.object(strength_module, "NORMED_SHARE", 2.0):
+        search = searched(tmp_path, fewest_macs=0)
+    assert [[type(m) for m in c.methods] for c in search.made] == [
+        *[[FoldBatchNorm, PruneChannels]] * MOST_CANDIDATES,
+        [FoldBatchNorm, PruneChannels, Distill],
+    ]
+    prune, distill = search.made[-1].methods[1:]
+    assert isinstance(prune, PruneChannels) and prune.importance == "obs" and prune.reconstruct > 0
+    assert isinstance(distill, Distill) and distill.optimizer == "adamw" and distill.epochs > 0
+    assert not any("batch_norm" in str(n.target) for n in search.made[-1].network.module.graph.nodes)
+
+
+def test_a_recovery_that_loses_is_dropped_and_what_it_started_from_is_kept(tmp_path: Path) -> None:
+    def score(self: Bench, trial: Trial) -> None:
+        trial.drop = 0.004 if any(line.startswith("Distill") for line in trial.recipe) else 0.002
+        trial.score = 1 - trial.drop
+
+    with patch.object(strength_module, "NORMED_SHARE", 2.0), patch.object(Bench, "_score", score):
+        bench = toy_bench(tmp_path)
+        table = SensitivityTable(bench, toy(), bench.training_task, bench.task.splits(0).calibrate, multiple=2)
+        with (
+            patch.object(bench_module, "race", planted_race(from_macs)),
+            patch.object(strength_module, "LONGEST_FULL", 1.0),
+        ):
+            base = bench.trial("free", Recipe([FoldBatchNorm()]), ("torch", ""), scored=False)
+            bench.time([base])
+            table.measure_damage()
+            table.time_groups(base)
+            search = StrengthSearch(bench, table, base, ONE_POINT)
+            search.run(ENOUGH)
+    trials = stored(search)
+    full, short = search.made[-1].trial, search.made[-2].trial
+    assert trials[full.id].status == "dropped" and short.id in trials[full.id].why
+    assert trials[short.id].status == "kept"
+
+
 def recovery(network: Network, x: NDArray[np.float32], folder: Path, score: str = "agreement") -> Distill:
     """How the search would recover a network of these samples."""
     task = Task(validate={network.input_names[0]: x}, score=score).decided(network)

@@ -33,6 +33,8 @@ LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
 STILL_HOPEFUL = 1.5
 """A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
+SAFE_ALREADY = 0.6
+"""The same without batch norm, where a full recovery of some minutes cannot be counted on: this would pass as it is."""
 SIZE_SHARE = 0.1
 """Weight of size when latency is minimised: channels that cost no time still cost bytes."""
 EXPORT_SECONDS = 15.0
@@ -81,6 +83,7 @@ class StrengthSearch:
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
         self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
         """Whether batch norm holds the scale of the activations behind most layers."""
+        self.hopeful_drop = (STILL_HOPEFUL if self.normed else SAFE_ALREADY) * budget.max_drop
 
     def run(self, deadline: float) -> None:
         """Fill ``made``, weakest to strongest within the bisection, the full recovery last.
@@ -99,13 +102,13 @@ class StrengthSearch:
                 break
             candidate = self._candidate((passing * failing) ** 0.5, short_seconds, seconds_per_epoch)
             self.made.append(candidate)
-            if candidate.drop <= STILL_HOPEFUL * self.budget.max_drop:
+            if candidate.drop <= self.hopeful_drop:
                 passing = candidate.strength
             else:
                 failing = candidate.strength
                 after = "after a short recovery" if self.normed else "before recovery"
                 self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points {after}")
-        hopeful = [c for c in self.made if c.drop <= STILL_HOPEFUL * self.budget.max_drop]
+        hopeful = [c for c in self.made if c.drop <= self.hopeful_drop]
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
         elif self.made:

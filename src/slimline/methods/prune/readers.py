@@ -86,7 +86,7 @@ def _stored(node: Node, place: int) -> str | None:
 
 
 def rows_of(node: Node, x: Tensor, weight: Tensor) -> Tensor:
-    """[x; 1] of one call, (rows, inputs + 1).
+    """[x; 1] of one call in float32, (rows, inputs + 1).
 
     Args:
         x: what the layer reads, (samples, channels, *positions) for a convolution, else (..., channels).
@@ -102,7 +102,7 @@ def rows_of(node: Node, x: Tensor, weight: Tensor) -> Tensor:
             x = x[:, :, :: stride[0], :: stride[1]].flatten(2).transpose(1, 2)
         else:
             x = F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2)
-    x = x.reshape(-1, x.shape[-1])
+    x = x.reshape(-1, x.shape[-1]).float()
     return torch.cat([x, x.new_ones(len(x), 1)], 1)
 
 
@@ -170,7 +170,7 @@ class _Watcher(Interpreter):
         reader = self.calls.get(n.name)
         if reader is not None:
             (x, weight, *_), _ = self.fetch_args_kwargs_from_env(n)
-            rows = rows_of(n, x.float(), weight)
+            rows = rows_of(n, x, weight)
             rows = rows[spread(len(rows), self.most_rows)]
             moments = (rows.T @ rows).double()
             self.moments[reader.weight] = self.moments.get(reader.weight, torch.zeros_like(moments)) + moments

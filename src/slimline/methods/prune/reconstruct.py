@@ -92,8 +92,9 @@ def _left(network: Network, weight: str, axis: int, prunings: Prunings) -> NDArr
     """Positions that are left on an axis of a weight."""
     left = np.ones(get_tensor(network.module, weight).shape[axis], dtype=bool)
     for group, kept in prunings:
-        for channel in np.setdiff1d(np.arange(group.width), kept) if (weight, axis) in group.slices else ():
-            left[group.slices[weight, axis][channel]] = False
+        positions = group.slices.get((weight, axis))
+        for channel in [] if positions is None else np.setdiff1d(np.arange(group.width), kept):
+            left[positions[channel]] = False
     return np.flatnonzero(left)
 
 
@@ -112,13 +113,10 @@ class _SideBySide(Interpreter):
         self.original, self.pruned, self.rows = original, pruned, rows
         self.twin = Interpreter(pruned.module)
         self.nodes = {n.name: n for n in pruned.module.graph.nodes}
-        self.readers = readers(original)
-        pruned_readers = readers(pruned)
+        left = readers(pruned)
+        # a layer that runs several times would be refitted to its last call
         self.by_call = {
-            r.calls[-1].name: (r, pruned_readers[w])
-            for w, r in self.readers.items()
-            if w in pruned_readers
-            and len(r.calls) == 1  # one that runs several times would be refitted to its last call
+            r.calls[0].name: (r, left[w]) for w, r in readers(original).items() if w in left and len(r.calls) == 1
         }
 
     def run(self, *args: object) -> object:  # type: ignore[override]
