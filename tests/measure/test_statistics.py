@@ -9,8 +9,10 @@ from scipy import stats
 
 from slimline.errors import SlimlineError
 from slimline.measure.statistics import (
+    BETS,
     Drop,
     Verdict,
+    betting_upper,
     bootstrap_bounds,
     judge,
     median_interval,
@@ -271,3 +273,27 @@ def test_median_interval_takes_the_tabulated_order_statistics(n: int, smallest: 
     # The ranks of the sign test's tables at 5 %: for 9 values the 2nd to the 8th, for 20 the 6th to the 15th.
     values = np.random.default_rng(7).permutation(np.arange(1.0, n + 1))
     assert median_interval(values) == ((n + 1) / 2, smallest, n + 1 - smallest)
+
+
+def test_the_bound_of_no_difference_solves_its_equation() -> None:
+    """With all differences zero every stake is (1 + b m / (1 - m))^n, and their mean is 20."""
+    m = betting_upper(np.zeros(1400), 1.0)
+    assert np.mean([(1 + b * m / (1 - m)) ** 1400 for b in BETS]) == pytest.approx(20, rel=1e-3)
+    assert 0.001 < m < 0.004
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01])
+@pytest.mark.parametrize("loss", [0.05, 1.0])
+def test_few_and_skewed_differences_are_bounded_as_often_as_promised(share: float, loss: float) -> None:
+    """Most samples are alike and some lose much: the true mean is below the bound in at least 95 % of 2,000 draws."""
+    rng = np.random.default_rng(0)
+    draws = loss * (rng.random((2000, 300)) < share)
+    assert np.mean([betting_upper(d, 1.0) >= share * loss for d in draws]) >= 0.94
+
+
+def test_small_differences_of_few_samples_do_not_count_as_whole_ones() -> None:
+    differences = np.zeros(1400)
+    differences[:6], differences[6:9] = 0.05, -0.1
+    assert betting_upper(differences, 1.0) < 0.004
+    differences[:6] = 1.0
+    assert betting_upper(differences, 1.0) > 6 / 1400

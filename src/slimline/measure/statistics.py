@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil, exp, inf, isfinite, sqrt
+from math import ceil, exp, inf, isfinite, log, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from slimline.errors import SlimlineError
 
@@ -16,6 +16,8 @@ RESAMPLES = 1999
 """Bootstrap resamples. (RESAMPLES + 1) * 5 % is a whole number, so the 5 % point is an order statistic."""
 SPARSE = 20
 """With fewer differing samples than this a resample is too often without any, and the bootstrap cannot be trusted."""
+BETS = (0.3, 0.6, 0.9)
+"""Shares of the largest bet that cannot ruin."""
 SEED = 20_250_101
 
 
@@ -57,8 +59,9 @@ def paired_drop(original: ArrayLike, candidate: ArrayLike, confidence: float = 0
     """Mean loss of score over the same samples, with one-sided bounds, each at ``confidence``.
 
     0/1 scores get Tango's score interval (`tango_bounds`). Other scores get the studentised bootstrap with a fixed seed
-    (Efron & Tibshirani 1993, section 12.5), except where fewer than `SPARSE` samples differ at all: then
-    the mean loss is at most (share of samples that got worse) x (range of the scores), and the share has a score bound.
+    (Efron & Tibshirani 1993, section 12.5), except where fewer than `SPARSE` samples differ at all: those
+    get a bound by betting (`betting_upper`), which needs no resamples and only the range of the scores, and where
+    none differs that of 0/1 scores times the range.
 
     Both arguments have shape (n,). Raises SlimlineError for other shapes, no samples, or a score that is not finite.
     """
@@ -162,12 +165,30 @@ def bootstrap_bounds(differences: Floats, confidence: float = 0.95) -> tuple[flo
     return mean - float(t[RESAMPLES - k]) * error, mean - float(t[k - 1]) * error
 
 
+def betting_upper(differences: Floats, largest: float, confidence: float = 0.95) -> float:
+    """Upper bound of the mean of differences of at most ``largest``, whatever their distribution and number.
+
+    Waudby-Smith, Ramdas (2023), Estimating means of bounded random variables by betting, arXiv:2010.09686, section 4.
+    Who bets that the mean is below m multiplies the stake by 1 + b (m - d) / (largest - m) with every difference d. If
+    the mean is m or more the stake is not expected to grow, so it reaches 1 / (1 - confidence) with a probability of at
+    most 1 - confidence (Ville). The bound is the smallest m at which it does; the stake is spread over a few b.
+    """
+    goal = -log(1 - confidence)
+
+    def short_of_goal(m: float) -> float:
+        stakes = np.log1p(np.outer(BETS, (m - differences) / (largest - m))).sum(axis=1)
+        return goal - float(special.logsumexp(stakes) - log(len(BETS)))
+
+    low, high = float(differences.mean()), largest * (1 - 1e-9)
+    return float(optimize.brentq(short_of_goal, low, high)) if low < high and short_of_goal(high) < 0 else largest
+
+
 def _sparse_bounds(differences: Floats, spread: float, confidence: float) -> tuple[float, float]:
-    n = differences.size
-    worse, better = int((differences > 0).sum()), int((differences < 0).sum())
-    z = float(stats.norm.ppf(confidence))
-    # Tango's bound without gained samples is Wilson's bound of one proportion.
-    return -spread * _tango_upper(better, 0, n, z), spread * _tango_upper(worse, 0, n, z)
+    if not differences.any():  # Tango's bound without gained samples is Wilson's bound of one proportion
+        bound = spread * _tango_upper(0, 0, differences.size, float(stats.norm.ppf(confidence)))
+        return -bound, bound
+    upper = betting_upper(differences, spread, confidence)
+    return -betting_upper(-differences, spread, confidence), upper
 
 
 def judge(drop: Drop, max_drop: float) -> Verdict:

@@ -92,9 +92,9 @@ def _left(network: Network, weight: str, axis: int, prunings: Prunings) -> NDArr
     """Positions that are left on an axis of a weight."""
     left = np.ones(get_tensor(network.module, weight).shape[axis], dtype=bool)
     for group, kept in prunings:
-        positions = group.slices.get((weight, axis))
-        for channel in [] if positions is None else np.setdiff1d(np.arange(group.width), kept):
-            left[positions[channel]] = False
+        if (weight, axis) in group.slices:
+            for channel in np.setdiff1d(np.arange(group.width), kept):
+                left[group.slices[weight, axis][channel]] = False
     return np.flatnonzero(left)
 
 
