@@ -27,6 +27,7 @@ from torch import Tensor
 from slimline.methods.method import needs_data
 from slimline.methods.prune.l1 import l1_importance
 from slimline.methods.prune.readers import Reader, moments_in_turns, read_by, readers
+from slimline.methods.remembered import Remembered
 from slimline.network.axes import Group
 from slimline.network.network import Network, get_tensor
 from slimline.task import Samples, Task
@@ -53,22 +54,7 @@ def _rank(network: Network, groups: list[Group], samples: Samples, found: dict[s
             found[group.name] = _rounds(network, group, [dense[w] for w in read_by(group, dense)], moments)
 
 
-class _RanksMemory:
-    """The ranks of the last network, so that the candidates of one search share them."""
-
-    def __init__(self) -> None:
-        self.key = ("", "")
-        self.ranks: dict[str, NDArray[np.float64]] = {}
-
-    def of(self, network: Network, samples: Samples) -> dict[str, NDArray[np.float64]]:
-        """What is known of this network, by group; to be added to."""
-        key = (network.digest(), samples.digest())
-        if key != self.key:
-            self.key, self.ranks = key, {}
-        return self.ranks
-
-
-RANKS = _RanksMemory()
+RANKS = Remembered[NDArray[np.float64]]()
 
 
 def _rounds(network: Network, group: Group, layers: list[Reader], moments: dict[str, Tensor]) -> NDArray[np.float64]:

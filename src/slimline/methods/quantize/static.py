@@ -25,6 +25,7 @@ from torch.fx import Interpreter, Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
+from slimline.methods.remembered import Remembered
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
 from slimline.numerics.affine import affine_parameters, quantize_symmetric, symmetric_scales
@@ -202,22 +203,7 @@ def observe(network: Network, values: set[Node], samples: Samples) -> dict[str, 
     return seen
 
 
-class _RangesMemory:
-    """The ranges of the last network, so that the calibrations of one search share them."""
-
-    def __init__(self) -> None:
-        self.key = ("", "")
-        self.ranges: dict[str, Range] = {}
-
-    def of(self, network: Network, samples: Samples) -> dict[str, Range]:
-        """What is known of this network, by the names of its values; to be added to."""
-        key = (network.digest(), samples.digest())
-        if key != self.key:
-            self.key, self.ranges = key, {}
-        return self.ranges
-
-
-RANGES = _RangesMemory()
+RANGES = Remembered[Range]()
 
 
 class _Pairs:
