@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,9 +14,11 @@ from slimline.errors import SlimlineError
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network import container
 from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.runtimes.registry import open_artifact
+from slimline.runtimes.runtime import Array, Artifact
 from slimline.search import bench as bench_module
 from slimline.search.bench import Bench, require_writable
 from tests.search.stand_ins import from_macs, outputs_here, planted_race, pretending, toy_bench
@@ -186,3 +189,69 @@ def test_a_given_file_that_the_runtime_cannot_run_is_exported_from_the_network(t
         bench.given = tmp_path / "mine.pretend"
         bench.given.write_bytes(b"damaged")
         assert "given" not in bench.trial("original", Recipe(), ("onnxruntime", "")).artifact
+
+
+# --- what a runtime refuses -------------------------------------------------------------------------------------------
+
+
+def refusing(kind: str, word: str, batch: int | None = None) -> Callable[..., list[Array]]:
+    """`outputs_here`, but files whose network is ``kind`` (by MACs) are refused, in one batch or in all."""
+
+    def run(artifact: Artifact, inputs: Mapping[str, Array], threads: int, size: int = 64) -> list[Array]:
+        whole = macs(container.load(artifact.path)) == macs(toy())
+        if ((kind == "whole") == whole) and batch in (None, size):
+            raise SlimlineError(word)
+        return outputs_here(artifact, inputs, threads, size)
+
+    return run
+
+
+def test_a_file_that_the_runtime_refuses_is_dropped_with_its_words(tmp_path: Path) -> None:
+    with pretending():
+        bench = toy_bench(tmp_path)
+        bench.trial("original", Recipe(), ("torch", ""))
+        with patch.object(bench_module, "artifact_outputs", refusing("half", "index 0 out of range")):
+            half = bench.trial("free", HALF, ("onnxruntime", ""))
+        bench.time([half])
+        bench.drop_trial(half, "lost too much")
+        bench.study.close()
+        replayed = toy_bench(tmp_path, resume=True).trial("free", HALF, ("onnxruntime", ""))
+    assert half == replayed and half.refused
+    assert (half.status, half.why, half.drop, half.latency_ms) == ("dropped", "index 0 out of range", None, None)
+
+
+def test_a_first_file_that_is_refused_ends_the_study(tmp_path: Path) -> None:
+    broken = patch.object(bench_module, "artifact_outputs", refusing("whole", "no such operator"))
+    with pretending(), broken, pytest.raises(SlimlineError, match="no such operator"):
+        toy_bench(tmp_path).trial("original", Recipe(), ("torch", ""))
+
+
+def test_a_file_that_is_refused_in_the_race_leaves_the_others_timed(tmp_path: Path) -> None:
+    """It runs in the batch of the scores and not in that of the race, as happens with a fixed batch."""
+
+    def one_sample(artifact: Artifact) -> float:
+        if macs(container.load(artifact.path)) != macs(toy()):
+            raise SlimlineError("the race broke")
+        return from_macs(artifact)
+
+    with pretending():
+        bench = toy_bench(tmp_path)
+        original = bench.trial("original", Recipe(), ("torch", ""))
+        half = bench.trial("free", HALF, ("onnxruntime", ""))
+        with (
+            patch.object(bench_module, "race", planted_race(one_sample)),
+            patch.object(bench_module, "artifact_outputs", refusing("half", "batch 1 is too few", batch=1)),
+        ):
+            bench.time([original, half])
+    assert original.latency_ms == pytest.approx(from_macs(bench.artifact(original)), rel=0.01)
+    assert half.refused and half.latency_ms is None and half.why == "batch 1 is too few" and half.drop is not None
+    assert bench.study.trials() == [original, half]
+
+
+def test_a_race_that_fails_for_no_file_in_particular_is_not_hidden(tmp_path: Path) -> None:
+    with pretending():
+        bench = toy_bench(tmp_path)
+        original = bench.trial("original", Recipe(), ("torch", ""))
+        broken = patch.object(bench_module, "race", side_effect=SlimlineError("the clock is too coarse"))
+        with broken, pytest.raises(SlimlineError, match="the clock is too coarse"):
+            bench.time([original])

@@ -72,9 +72,14 @@ class Bench:
     ) -> Trial:
         """Build a network, export it for (runtime, variant) and score the file; a finished trial is replayed.
 
+        A file that the runtime cannot run is a dropped trial, marked ``refused``, and not the end of the search.
+
         Args:
             build: makes the network when that is cheaper than applying the recipe to the original.
             scored: whether the file's score is measured; probes of latency go without.
+
+        Raises:
+            SlimlineError: the first file of a study, which all others are compared with, cannot be run.
         """
 
         def make() -> dict[str, Any]:
@@ -112,6 +117,7 @@ class Bench:
 
     def describe(self, trial: Trial) -> str:
         drop = "" if trial.drop is None else f", drop {100 * trial.drop:+.2f} points"
+        drop = f": {trial.why}" if trial.refused else drop
         return f"{trial.id} {trial.stage}: {trial.precision} in {trial.label}, {trial.size_bytes / 1000:.0f} kB{drop}"
 
     def _export(self, network: Network, digest: str, runtime: str) -> Path:
@@ -146,7 +152,13 @@ class Bench:
         return copy
 
     def _score(self, trial: Trial) -> None:
-        outputs = artifact_outputs(self.artifact(trial), self.search.inputs, self.threads, SCORE_BATCH)
+        try:
+            outputs = artifact_outputs(self.artifact(trial), self.search.inputs, self.threads, SCORE_BATCH)
+        except SlimlineError as error:
+            if not self.reference:
+                raise
+            trial.status, trial.why, trial.refused = "dropped", str(error), True
+            return
         if not self.reference:
             self.reference = outputs
         scores = self.task.per_sample(outputs, self.search, self.reference)
@@ -162,25 +174,55 @@ class Bench:
             self.reference_scores = self.task.per_sample(self.reference, self.search, self.reference)
 
     def time(self, trials: Sequence[Trial]) -> None:
-        """Race the trials against each other and against the anchor, and store their latency."""
-        contestants = {t.id: self.artifact(t) for t in trials}
+        """Race the trials against each other and against the anchor, and store their latency.
+
+        Those that were refused stay without one; a file that runs in the batch of the scores and not in that of the
+        race is refused here.
+        """
+        running = [t for t in trials if not t.refused]
+        if not running:
+            return
+        contestants = {t.id: self.artifact(t) for t in running}
         if self.anchor is not None:
             contestants = {self.anchor.id: self.artifact(self.anchor), **contestants}
-
-        def run() -> dict[str, float]:
-            result = race(contestants, self.search.inputs, QUICK, self.threads)
-            if self.anchor is None or self.anchor.latency_ms is None:
-                return {label: result.latency(label).value for label in contestants}
-            return {label: self.anchor.latency_ms / result.ratio(self.anchor.id, label).value for label in contestants}
-
-        milliseconds = self.study.once("race", sorted(contestants), run)
-        for trial in trials:
-            trial.latency_ms = float(milliseconds[trial.id])
+        found = self.study.once("race", sorted(contestants), lambda: self._raced(contestants))
+        for trial in running:
+            if isinstance(found[trial.id], str):
+                trial.status, trial.why, trial.refused = "dropped", found[trial.id], True
+            else:
+                trial.latency_ms = float(found[trial.id])
             self.study.save_trial(trial)
-            self.listener.note(f"{trial.id} {trial.label} {trial.precision}: {trial.latency_ms:.3f} ms")
+            what = trial.why if trial.refused else f"{trial.latency_ms:.3f} ms"
+            self.listener.note(f"{trial.id} {trial.label} {trial.precision}: {what}")
+
+    def _raced(self, contestants: dict[str, Artifact]) -> dict[str, float | str]:
+        """Milliseconds by trial, or what the runtime said of a file that it could not run."""
+        refused = {}
+        try:
+            result = race(contestants, self.search.inputs, QUICK, self.threads)
+        except SlimlineError:
+            refused = {label: why for label, artifact in contestants.items() if (why := self._refusal(artifact))}
+            if not refused or (self.anchor is not None and self.anchor.id in refused):
+                raise
+            contestants = {label: artifact for label, artifact in contestants.items() if label not in refused}
+            result = race(contestants, self.search.inputs, QUICK, self.threads)
+        if self.anchor is None or self.anchor.latency_ms is None:
+            return refused | {label: result.latency(label).value for label in contestants}
+        anchor, ms = self.anchor.id, self.anchor.latency_ms
+        return refused | {label: ms / result.ratio(anchor, label).value for label in contestants}
+
+    def _refusal(self, artifact: Artifact) -> str | None:
+        """What the runtime says when it cannot run a file on one sample."""
+        try:
+            artifact_outputs(artifact, self.search.take(slice(0, 1)).inputs, self.threads, 1)
+        except SlimlineError as error:
+            return str(error)
+        return None
 
     def drop_trial(self, trial: Trial, why: str) -> None:
-        """Say why a trial is not carried on."""
+        """Say why a trial is not carried on; one that was refused keeps the runtime's words."""
+        if trial.refused:
+            return
         trial.status, trial.why = "dropped", why
         self.study.save_trial(trial)
 

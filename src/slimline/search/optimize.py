@@ -182,21 +182,27 @@ class Search:
         self.listener.stage("The original in every runtime")
         for runtime in self.runtimes:
             trial = self.bench.trial("original", Recipe(), (runtime, ""))
-            trial.status = "original"
-            self.originals.append(trial)
+            if not trial.refused:
+                trial.status = "original"
+                self.originals.append(trial)
         self.bench.restore_reference(self.originals[0])
         self.bench.time(self.originals)
+        self.originals = [t for t in self.originals if not t.refused]
+        self.runtimes = tuple(t.runtime for t in self.originals)
+        refusals = [t.why for t in self.study.trials() if t.refused]
+        if refusals and self.runtimes == (REFERENCE,):
+            raise SlimlineError(f"No runtime can run the network as it is: {' '.join(refusals)}")
         self.bench.anchor = min(self.originals, key=_ms)
 
     def _free_moves(self) -> None:
         self.listener.stage("Free moves: exact simplification and runtime settings")
         fold = Recipe([FoldBatchNorm()])
         places = [(r, v) for r in self.runtimes if r != REFERENCE for v in get_runtime(r).offered_variants()]
-        self.free = [self.bench.trial("free", fold, place) for place in places]
-        self._race(self.free)
+        self.free = self._raced([self.bench.trial("free", fold, place) for place in places])
 
     def _int8(self) -> None:
         self.listener.stage("8-bit integers")
+        everywhere = []
         for observer in OBSERVERS:
             for runtime in self.runtimes:
                 if runtime == REFERENCE:
@@ -211,8 +217,8 @@ class Search:
                 )
                 recipe = Recipe([FoldBatchNorm(), method])
                 places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
-                self.int8 += [self.bench.trial("int8", recipe, place) for place in places]
-        self._race(self.int8)
+                everywhere += [self.bench.trial("int8", recipe, place) for place in places]
+        self.int8 += self._raced(everywhere)
         self._int8_spared()
         if self.int8 and all((t.drop or 0.0) > self.budget.max_drop for t in self.int8):
             self._int8_partly()
@@ -230,8 +236,7 @@ class Search:
             assert isinstance(method, QuantizeStatic)
             without = replace(method, ops=tuple(op for op in method.ops if op not in ops))
             spared.append(self.bench.trial("int8", Recipe([*before, without]), base.place))
-        self._race(spared)
-        self.int8 += spared
+        self.int8 += self._raced(spared)
 
     def _fastest_of_the_safest(self, trials: Sequence[Trial]) -> Trial:
         """The fastest of those whose loss is about the least."""
@@ -257,15 +262,16 @@ class Search:
         for count in sorted({max(1, round(share * len(ranked))) for share in SKIPPED_SHARES}):
             skipped = replace(method, skip=tuple(sorted(ranked[:count])))
             partly.append(self.bench.trial("int8", Recipe([*before, skipped]), base.place))
-        self._race(partly)
-        self.int8 += partly
+        self.int8 += self._raced(partly)
 
-    def _race(self, trials: list[Trial]) -> None:
-        if trials:
-            self.bench.time(trials)
-        for trial in trials:
+    def _raced(self, trials: list[Trial]) -> list[Trial]:
+        """Time the trials; those that their runtime can run."""
+        self.bench.time(trials)
+        running = [t for t in trials if not t.refused]
+        for trial in running:
             if (trial.drop or 0.0) > self.budget.max_drop:
                 self.bench.drop_trial(trial, f"lost {100 * (trial.drop or 0.0):.2f} points on the search split")
+        return running
 
     def _strength(self) -> None:
         if not self.free:
@@ -298,6 +304,7 @@ class Search:
         """
         best_drop = min([t.drop or 0.0 for t in self.int8], default=0.0)
         close = [t for t in self.int8 if (t.drop or 0.0) <= best_drop + SAME_SCORE_SHARE * self.budget.max_drop]
+        close = list({_speed_key(t): t for t in sorted(close, key=lambda t: -(t.drop or 0.0))}.values())
         close += sorted((t for t in self.free if (t.drop or 0.0) <= self.budget.max_drop), key=_ms)[:1]
         if self.budget.minimize == "size":
             return min(close, key=lambda t: t.size_bytes)
@@ -322,6 +329,13 @@ class Search:
         best = passed[-1] if passed else certified[0]
         evidence = Evidence(self, certified, best, certifier)
         return evidence.deliver(final_race)
+
+
+def _speed_key(trial: Trial) -> tuple[str, str, str]:
+    """What the speed of a trial depends on: its recipe but for the calibration, and where it runs."""
+    methods = Recipe.from_yaml(trial.recipe_yaml).methods
+    alike = [replace(m, observer=OBSERVERS[0]) if isinstance(m, QuantizeStatic) else m for m in methods]
+    return (Recipe(alike).to_yaml(), *trial.place)
 
 
 def _ms(trial: Trial) -> float:

@@ -108,11 +108,12 @@ class StrengthSearch:
                 failing = candidate.strength
                 after = "after a short recovery" if self.normed else "before recovery"
                 self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points {after}")
-        hopeful = [c for c in self.made if c.drop <= self.hopeful_drop]
+        runnable = [c for c in self.made if not c.trial.refused]
+        hopeful = [c for c in runnable if c.drop <= self.hopeful_drop]
         if hopeful:
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
-        elif self.made:
-            self._finish(max(self.made, key=lambda c: c.strength), deadline)
+        elif runnable:
+            self._finish(max(runnable, key=lambda c: c.strength), deadline)
 
     def _cost(self, widths: dict[str, int]) -> float:
         """Share of the whole network's cost that is left."""

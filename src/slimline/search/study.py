@@ -41,6 +41,8 @@ class Trial:
     seconds: float = 0.0
     status: str = "kept"
     why: str = ""
+    refused: bool = False
+    """The runtime could not load or run the file; ``why`` holds what it said."""
     recipe_yaml: str = field(default="", repr=False)
 
     @property

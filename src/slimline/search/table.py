@@ -86,14 +86,18 @@ class SensitivityTable:
             trials.append(trial)
             self.bench.listener.step(done + 1, len(halves) + len(shares), "probes of milliseconds")
         self.bench.time([base, *trials])
-        # a narrower network that seems slower than the whole one is noise
-        milliseconds = [min(t.latency_ms, base.latency_ms) for t in trials if t.latency_ms is not None]
-        measured = [({**whole, **widths}, ms) for widths, ms in zip([*halves, *shares], milliseconds, strict=True)]
-        self.predict_ms = fit(self.costs, [(whole, base.latency_ms), *measured])
+        # a narrower network that seems slower than the whole one is noise; one that was refused says nothing
+        timed = [
+            (widths, min(t.latency_ms, base.latency_ms))
+            for widths, t in zip([*halves, *shares], trials, strict=True)
+            if t.latency_ms is not None
+        ]
+        self.predict_ms = fit(self.costs, [(whole, base.latency_ms), *(({**whole, **w}, ms) for w, ms in timed)])
         saved = {}
-        for half, ms in zip(halves, milliseconds, strict=False):
-            ((group, width),) = half.items()
-            saved[group] = (base.latency_ms - ms) / (whole[group] - width)
+        for half, ms in timed:
+            if half in halves:
+                ((group, width),) = half.items()
+                saved[group] = (base.latency_ms - ms) / (whole[group] - width)
         self.rows = [replace(row, ms_per_channel=saved.get(row.group)) for row in self.rows]
 
     def narrowed(self, width: int, share: float) -> int:
