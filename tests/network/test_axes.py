@@ -351,6 +351,23 @@ def test_an_axis_of_length_one_that_is_repeated_is_no_group() -> None:
     assert set(found["first"].weights) == {"first.weight", "first.bias", "scale", "last.weight"}
 
 
+def test_the_unread_tail_of_a_table_is_no_group() -> None:
+    """Encoders hold positions up to the longest text and slice them to the length at hand."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+            self.positions = nn.Parameter(torch.randn(1, 40))
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.last(F.relu(self.first(x + self.positions[:, :6])))
+            return result
+
+    found = axis_groups(trace(Positions(), {"x": torch.randn(2, 6)}))
+    assert [(g.name, g.width) for g in found.groups] == [("first", 8)]
+
+
 def test_pruning_a_network_in_training_leaves_its_statistics_alone() -> None:
     network = network_of("plain adds").set_training_(True)
     before = network.weights()["stem_norm.running_mean"].clone()

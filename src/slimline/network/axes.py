@@ -152,8 +152,9 @@ def axis_groups(network: Network) -> AxisGroups:
                     places.setdefault(root, {}).setdefault((weight, axis), []).append(position)
     by_signature: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for root, where in places.items():
-        weight, axis = next(iter(where))
-        if len(where) > 1 or len(walk.weight_axes[weight][axis] or ()) > 1:  # else it is only ever repeated
+        if (
+            len(where) > 1
+        ):  # what one weight alone holds is never read, as the tail of a table of positions, or repeated
             by_signature.setdefault(tuple(where), []).append(root)
     groups = [_group(walk, signature, roots, places) for signature, roots in by_signature.items()]
     order = {w: i for i, w in enumerate(walk.weight_axes)}
