@@ -49,7 +49,7 @@ def test_planted_coefficients_are_recovered(seed: int) -> None:
     """
     costs = CostModel(network := traced(Chain()), axis_groups(network))
     truth = planted(costs, seed)
-    model = fit(costs, [(w, truth(w)) for w in random_widths(costs, 40, seed)])
+    model = fit(costs, [(w, truth(w)) for w in random_widths(costs, 640, seed)])
     assert model.overhead_ms == pytest.approx(truth.overhead_ms, rel=0.1)
     for layer in costs.layers:
         share = truth.efficiency[layer.name] * layer.macs / truth({})

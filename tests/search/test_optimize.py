@@ -28,7 +28,7 @@ from slimline.search.bench import Bench
 from slimline.search.budget import Budget
 from slimline.search.evidence import Result
 from slimline.search.listener import Silent
-from slimline.search.optimize import Settings, optimize
+from slimline.search.optimize import Search, Settings, optimize
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.task import Samples, Task
@@ -39,10 +39,11 @@ ONLY = ("onnxruntime",)
 
 
 def search(folder: Path, task: Task | None = None, listener: Any = None, **values: Any) -> Result:
-    """A pretended search over the toy; ``resume`` continues it."""
+    """A pretended search over the toy, which begins every stage however busy the machine; ``resume`` continues it."""
     budget = {"max_drop": 0.08, "time_s": 5.0} | {k: v for k, v in values.items() if k not in ("resume", "seed")}
     settings = Settings(folder / "run", ONLY, values.get("seed", 0), values.get("resume", False))
-    return optimize(toy(), task or toy_task(), Budget(**budget), settings=settings, listener=listener)
+    with patch.object(Search, "_time_for", return_value=True):
+        return optimize(toy(), task or toy_task(), Budget(**budget), settings=settings, listener=listener)
 
 
 def trials_of(folder: Path) -> list[Trial]:
@@ -169,6 +170,24 @@ def test_where_integers_everywhere_lose_too_much_some_layers_stay_in_floating_po
     assert result.best.precision == "int8" and any("skip=" in line for line in result.best.recipe)
     tried = [row for row in result.certificate["study"] if row["stage"] == "int8" and row["status"] != "dropped"]
     assert len(tried) == 2
+
+
+def test_stages_for_which_no_time_is_left_are_named_and_left_out(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with pretending(slower(folded=0.9)):
+        result = optimize(
+            toy(), toy_task(), Budget(max_drop=0.08, time_s=1e-3),
+            settings=Settings(tmp_path / "run", ONLY), listener=Notes(),
+        )  # fmt: skip
+    assert {row["stage"] for row in result.certificate["study"]} == {"original", "free"}
+    assert result.verdict is Verdict.PASS and result.best.stage == "free"
+    left_out = [n for n in notes if n.startswith("The time is over, so this was not tried")]
+    assert len(left_out) == 3 and any("pruning" in n for n in left_out)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,8 @@ class Search:
         self.listener.stage("8-bit integers")
         everywhere = []
         for observer in OBSERVERS:
+            if not self._time_for(f"integers with ranges by {observer}"):
+                break
             for runtime in self.runtimes:
                 if runtime == REFERENCE:
                     continue
@@ -219,8 +221,10 @@ class Search:
                 places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
                 everywhere += [self.bench.trial("int8", recipe, place) for place in places]
         self.int8 += self._raced(everywhere)
-        self._int8_spared()
-        if self.int8 and all((t.drop or 0.0) > self.budget.max_drop for t in self.int8):
+        if self._time_for("integers without the operators that a runtime is faster without"):
+            self._int8_spared()
+        lost = self.int8 and all((t.drop or 0.0) > self.budget.max_drop for t in self.int8)
+        if lost and self._time_for("integers without the layers that lose most"):
             self._int8_partly()
 
     def _int8_spared(self) -> None:
@@ -273,8 +277,21 @@ class Search:
                 self.bench.drop_trial(trial, f"lost {100 * (trial.drop or 0.0):.2f} points on the search split")
         return running
 
+    @property
+    def _deadline(self) -> float:
+        """Seconds of search at which certification has to begin."""
+        return self.budget.time_s - min(CERTIFY_SECONDS, CERTIFY_SHARE * self.budget.time_s)
+
+    def _time_for(self, stage: str) -> bool:
+        """Whether time is left to begin a stage; stored, so that a resumed run decides the same."""
+        inputs = [stage, self.budget.time_s, self.bench.identity]
+        left = bool(self.study.once("decision: time for", inputs, lambda: self.study.elapsed() < self._deadline))
+        if not left:
+            self.listener.note(f"The time is over, so this was not tried: {stage}. Give --time more for it.")
+        return left
+
     def _strength(self) -> None:
-        if not self.free:
+        if not self.free or not self._time_for("pruning"):
             return
         self.listener.stage("How sensitive each group of channels is")
         if not any(output.is_floating_point() for output in self.network.run(self.network.examples)):
@@ -291,8 +308,7 @@ class Search:
         self.table.measure_damage()
         self.table.time_groups(target)
         self.listener.stage("The strongest pruning inside the budget")
-        reserved = min(CERTIFY_SECONDS, CERTIFY_SHARE * self.budget.time_s)
-        StrengthSearch(self.bench, self.table, target, self.budget).run(self.budget.time_s - reserved)
+        StrengthSearch(self.bench, self.table, target, self.budget).run(self._deadline)
 
     def _target(self) -> Trial:
         """The trial whose runtime, variant and calibration the pruned networks use.

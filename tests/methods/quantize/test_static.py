@@ -270,6 +270,48 @@ def test_what_stays_in_floating_point_is_listed_with_its_reason() -> None:
     assert len(integers) == 2  # each call of the layer has integers of its own
 
 
+class Attention(nn.Module):
+    """Self-attention with an additive mask and constant positions, as exported encoders hold them."""
+
+    def __init__(self, masked: float) -> None:
+        super().__init__()
+        self.masked = masked
+        self.query, self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.positions = nn.Embedding(16, 8)
+        self.register_buffer("order", torch.arange(6)[None])
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        x = x + self.positions(self.order)
+        counted = (present + present).to(x.dtype)  # a sum of whole numbers
+        mask = (1.0 - present[:, None, :].to(x.dtype)) * self.masked
+        scores = self.query(x) @ self.key(x).transpose(1, 2) + mask
+        result: Tensor = torch.softmax(scores, -1) @ self.value(x) * counted[:, :, None]
+        if self.masked < -1e9:  # a sum with a mask that no softmax reads
+            result = result * torch.sigmoid(scores + mask).sum(-1, keepdim=True)
+        return result
+
+
+@pytest.mark.parametrize("masked", [-1e4, torch.finfo(torch.float32).min])
+def test_a_mask_does_not_swallow_the_scores_of_attention(masked: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 6, 8)).astype(np.float32)
+    present = (np.arange(6) < rng.integers(2, 7, (64, 1))).astype(np.int64)
+    inputs = {"x": torch.from_numpy(x), "present": torch.from_numpy(present)}
+    network = trace(Attention(masked).eval(), {k: v[:2] for k, v in inputs.items()})
+    task = Task(validate={"x": x, "present": present})
+    outcome = QuantizeStatic(ops=("aten.linear", "aten.add"), observer="minmax").apply(network, task)
+    expected, got = network.run(inputs)[0], outcome.network.verify().run(inputs)[0]
+    assert float((got - expected).abs().max()) < 0.05 * float(expected.abs().max())
+    reasons = set(outcome.skipped.values())
+    assert {
+        "its other operand is a constant",
+        "holds whole numbers",
+        "a softmax reads it, and what is added there may be a mask",
+    } <= reasons
+    assert ("holds values beyond 1e+09, as masks do" in reasons) == (masked < -1e9)
+    assert any(t.dtype is torch.int8 for t in outcome.network.weights().values())
+
+
 def test_only_the_operators_asked_for_are_touched() -> None:
     network, _ = quantised(Chain(), ops=("aten.linear",))
     assert pairs(network) == []

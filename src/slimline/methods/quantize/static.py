@@ -39,6 +39,9 @@ LARGEST_BIAS = 2.0**30
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
+SOFTMAX = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
+LARGEST_VALUE = 1e9
+"""Beyond it a number stands for infinity, as in the masks of attention, and integers with it in range hold no other."""
 
 
 @dataclass
@@ -48,11 +51,22 @@ class Range:
     low: float = float("inf")
     high: float = float("-inf")
     kept: list[Tensor] = field(default_factory=list)
+    whole: bool = False
+    """The values are integers or truth values."""
 
     def see(self, value: Tensor) -> None:
+        self.whole = not value.is_floating_point()
         flat = value.detach().flatten().float()
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         self.kept.append(flat[:: max(1, len(flat) // VALUES_PER_BATCH)].clone())
+
+    def hopeless(self) -> str:
+        """Why eight bits with one scale cannot stand for these values; empty when they can."""
+        if self.whole:
+            return "holds whole numbers"
+        if not -LARGEST_VALUE <= self.low <= self.high <= LARGEST_VALUE:
+            return f"holds values beyond {LARGEST_VALUE:g}, as masks do"
+        return ""
 
     def bounds(self, observer: str, percentile: float) -> tuple[float, float]:
         """(low, high) by the observer: everything seen, or without the outermost share on each side."""
@@ -89,10 +103,15 @@ class QuantizeStatic(Method):
         result = network.copy().set_training_(False)
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
         self._check_names(result)
-        reasons = {n: unsupported(n, result, self.skip) for n in chosen}
+        computed = computed_from_inputs(result)
+        reasons = {n: unsupported(n, computed, self.skip) for n in chosen}
+        chosen = [n for n in chosen if not reasons[n]]
+        touched = {n: [*activations_of(n), *results_of(n, self.absorbed)] for n in chosen}
+        ranges = observe(result, {v for values in touched.values() for v in values}, samples)
+        for node, values in touched.items():
+            reasons[node] += list(dict.fromkeys(filter(None, (ranges[v.name].hopeless() for v in values))))
         chosen = [n for n in chosen if not reasons[n]]
         results = {v for n in chosen for v in results_of(n, self.absorbed)}
-        ranges = observe(result, results | {v for n in chosen for v in activations_of(n)}, samples)
         fmt, pairs = int_format(self.activation), _Pairs(result)
         for node in chosen:
             scales = []
@@ -161,8 +180,22 @@ def _only_reader(value: Node) -> Node | None:
     return next(iter(value.users)) if len(value.users) == 1 else None
 
 
-def unsupported(node: Node, network: Network, skip: Sequence[str] = ()) -> list[str]:
-    """Why an operator stays in floating point; [] means it can be quantised."""
+def computed_from_inputs(network: Network) -> set[Node]:
+    """The values that depend on an input of the network; the others are constants, however they are written."""
+    found: set[Node] = set()
+    for node in network.module.graph.nodes:
+        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def unsupported(node: Node, computed: set[Node], skip: Sequence[str] = ()) -> list[str]:
+    """Why an operator stays in floating point; [] means it can be quantised.
+
+    Args:
+        computed: the values that are no constants.
+        skip: layers that are to stay in floating point.
+    """
     if op_name(node) in WEIGHTED:
         if layer_name(node) in skip:
             return ["is to be skipped"]
@@ -170,9 +203,11 @@ def unsupported(node: Node, network: Network, skip: Sequence[str] = ()) -> list[
         if not isinstance(weight, Node) or weight.op != "get_attr":
             return ["its weight is computed"]
         return []
-    tensors = [a for a in node.args if isinstance(a, Node)]
-    if op_name(node) in ("aten.add", "aten.mul") and len([a for a in tensors if a.op != "get_attr"]) < 2:
-        return ["its other operand is a constant"]
+    if op_name(node) in ("aten.add", "aten.mul"):
+        if len([a for a in node.args if isinstance(a, Node) and a in computed]) < 2:
+            return ["its other operand is a constant"]
+        if any(op_name(user) in SOFTMAX for user in node.users):
+            return ["a softmax reads it, and what is added there may be a mask"]
     return []
 
 
