@@ -23,7 +23,14 @@ from slimline.search import bench as bench_module
 from slimline.search import strength as strength_module
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
-from slimline.search.strength import MANY_CLASSES, MOST_CANDIDATES, SIZE_SHARE, WEAKEST, StrengthSearch
+from slimline.search.strength import (
+    MANY_CLASSES,
+    MOST_CANDIDATES,
+    MOST_UNTRAINED,
+    SIZE_SHARE,
+    WEAKEST,
+    StrengthSearch,
+)
 from slimline.search.study import Trial
 from slimline.search.table import SensitivityTable
 from slimline.task import Task
@@ -169,7 +176,7 @@ def test_without_batch_norm_a_candidate_is_judged_before_recovery(tmp_path: Path
     with patch.object(strength_module, "NORMED_SHARE", 2.0):
         search = searched(tmp_path, fewest_macs=0)
     assert [[type(m) for m in c.methods] for c in search.made] == [
-        *[[FoldBatchNorm, PruneChannels]] * MOST_CANDIDATES,
+        *[[FoldBatchNorm, PruneChannels]] * MOST_UNTRAINED,
         [FoldBatchNorm, PruneChannels, Distill],
     ]
     prune, distill = search.made[-1].methods[1:]
