@@ -1,6 +1,6 @@
 """The PP-OCRv4 text recogniser, from its ONNX file alone, on rendered text: a job for `slimline optimize`.
 
-    slimline optimize benchmarks/pp_ocr_job.py --max-drop 0.5% --time 16m --runtimes openvino
+    slimline optimize benchmarks/pp_ocr_job.py --max-drop 0.5% --time 20m --runtimes openvino
 
 The file comes from PyPI rapidocr-onnxruntime 1.4.4 (Apache-2.0) and is looked up in ../shared/data/pp-ocr. Text is cut
 from the movie reviews of vaderSentiment (../shared/data/vader-movie) and drawn with the DejaVu fonts (Debian package
@@ -26,7 +26,7 @@ FONTS = Path("/usr/share/fonts/truetype/dejavu")
 HEIGHT, WIDTH = 48, 320
 LONGEST = 24
 """Characters of a line at most."""
-VALIDATE, TRAIN = 2000, 4000
+VALIDATE, TRAIN = 4000, 4000
 Array = NDArray[Any]
 
 

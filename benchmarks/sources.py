@@ -32,7 +32,7 @@ RUNS = ROOT / "runs" / "sources"
 SHARED = ROOT.parent / "shared" / "data"
 FASHION_OPTIONS = ("--max-drop", "1%", "--time", "90s")
 OPTIONS = {
-    "pp-ocr": ("--max-drop", "0.5%", "--time", "16m", "--runtimes", "openvino"),
+    "pp-ocr": ("--max-drop", "0.5%", "--time", "20m", "--runtimes", "openvino"),
     "minilm": ("--max-drop", "1%", "--time", "90s"),
 }
 
