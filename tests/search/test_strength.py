@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from slimline.methods.adjust.logits import AdjustLogits
 from slimline.methods.distill.logits import Distill
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
@@ -226,3 +228,38 @@ def test_without_batch_norm_the_steps_are_small_and_many_and_many_classes_are_no
     assert (plain.optimizer, many.optimizer, normed.optimizer) == ("adamw", "adamw", "sgd")
     assert plain.learning_rate < normed.learning_rate and plain.batch < normed.batch
     assert plain.temperature == normed.temperature == Distill().temperature > many.temperature == 1
+
+
+class Tagger(nn.Module):
+    """(N, 6, 4) -> three classes for each of six positions, the first answered nearly always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.last = nn.Linear(4, 16), nn.Linear(16, 3)
+        with torch.no_grad():
+            self.last.weight *= 3
+            self.last.bias.copy_(torch.tensor([3.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(F.relu(self.hidden(x)))
+        return result
+
+
+def test_the_logits_are_adjusted_where_one_class_is_common_by_what_scores_best() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(300, 6, 4)).astype(np.float32)
+    network = trace(Tagger(), [torch.from_numpy(x[:2])])
+    task = Task(validate={network.input_names[0]: x}, score="agreement").with_original(network).decided(network)
+    study = SimpleNamespace(once=lambda name, key, compute: compute())
+    bench, table = SimpleNamespace(identity="", study=study), SimpleNamespace(task=task, original=network)
+    with patch.object(strength_module, "SKEWED", 1.2):
+        search = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
+    damaged = network.copy()
+    with torch.no_grad():
+        damaged.weights()["last.bias"][0] += 2.0
+    assert search.skewed and search._adjustment(network, []) == []
+    (adjustment,) = search._adjustment(damaged, [])
+    assert isinstance(adjustment, AdjustLogits) and adjustment.strength > 0
+    with patch.object(strength_module, "SKEWED", 50.0):
+        even = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
+    assert not even.skewed and even._adjustment(damaged, []) == []

@@ -7,8 +7,9 @@ from functools import partial
 
 import torch
 
+from slimline.methods.adjust.logits import AdjustLogits, class_frequencies, last_layer, scores_by_strength
 from slimline.methods.distill.logits import Distill, matched_as
-from slimline.methods.method import Method
+from slimline.methods.method import Method, needs_data
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.prune.readers import readers
 from slimline.methods.recipe import Recipe
@@ -45,6 +46,10 @@ TRAINING_VIEWS = 3
 LABEL_WEIGHT = 0.3
 """Share of the loss from labels when the score is accuracy and there are labels."""
 ADAMW_RATE = 1e-4
+ADJUSTMENTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
+"""Strengths of logit adjustment that are tried on the search split."""
+SKEWED = 4.0
+"""Classes are skewed when the commonest is answered so many times as often as those that are answered on average."""
 NORMED_SHARE = 0.5
 """Batch norms per dense layer from which a network counts as normed."""
 MANY_CLASSES = 1000
@@ -85,6 +90,8 @@ class StrengthSearch:
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
         self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
         """Whether batch norm holds the scale of the activations behind most layers."""
+        self.skewed = self._skewed()
+        """Whether the original answers one class far more often than others."""
         self.hopeful_drop = (STILL_HOPEFUL if self.normed else SAFE_ALREADY) * budget.max_drop
 
     def run(self, deadline: float) -> None:
@@ -179,12 +186,11 @@ class StrengthSearch:
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
         begun = time.monotonic()
-        recipe = Recipe([*methods, *self.finish])
-        stored = self.bench.study.once(
-            "recover", [recipe.to_yaml(), self.bench.identity], lambda: self._train(start, todo)
-        )
+        key = [Recipe([*methods, *self.finish]).to_yaml(), self.bench.identity]
+        stored = self.bench.study.once("recover", key, lambda: self._train(start, todo))
         network = self.bench.load(stored["network"])
-        tail = Recipe(self.finish)
+        adjustment = self._adjustment(network, key)
+        recipe, tail = Recipe([*methods, *adjustment, *self.finish]), Recipe([*adjustment, *self.finish])
         trial = self.bench.trial("pruned", recipe, self.base.place, lambda: tail.apply(network, self.task).network)
         self.bench.time([trial])
         trial.seconds = time.monotonic() - begun
@@ -201,6 +207,26 @@ class StrengthSearch:
             if outcome.curve is not None and isinstance(method, Distill):
                 seconds, epochs = outcome.curve.seconds, method.epochs
         return {"network": self.bench.keep(network)[0], "seconds_per_epoch": seconds / epochs}
+
+    def _skewed(self) -> bool:
+        output = self.task.output
+        if output is None or isinstance(last_layer(self.original, self.task), str):
+            return False
+        counted = needs_data("Logit adjustment", self.task, self.original).take(slice(0, AdjustLogits.samples))
+        shares = class_frequencies(self.original, counted, output)
+        return bool(shares.max() >= SKEWED * shares[shares > 0].mean())
+
+    def _adjustment(self, network: Network, key: list[str]) -> list[Method]:
+        """The adjustment of the logits with which a network scores best on the search split, if any."""
+        if not self.skewed:
+            return []
+
+        def choose() -> float:
+            scores = scores_by_strength(network, self.task, ADJUSTMENTS)
+            return max(ADJUSTMENTS, key=lambda strength: scores[strength])
+
+        strength = float(self.bench.study.once("adjustment of the logits", key, choose))
+        return [AdjustLogits(strength=strength)] if strength else []
 
     def _report(self, what: str, done: int, total: int) -> None:
         self.bench.listener.step(done, total, what)

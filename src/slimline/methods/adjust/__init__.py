@@ -1,0 +1,1 @@
+"""Correcting the answers of a compressed network, at no cost when it runs."""
