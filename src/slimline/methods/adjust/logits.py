@@ -1,7 +1,7 @@
 """Logit adjustment: classes that are answered rarely get back what compression took from them.
 
 Menon, Jayasumana, Rawat, Jain, Veit, Kumar (2021). Long-tail learning via logit adjustment. arXiv:2007.07314,
-section 4.1 (post-hoc).
+the post-hoc form.
 
     b'_y = b_y - t log pi_y        pi_y: how often class y is answered
 
