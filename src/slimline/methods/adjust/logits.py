@@ -9,7 +9,7 @@ Ours differs: pi is that of the original's answers on training samples; a class 
 the commonest one is, and all are shifted so that the commonest keeps its bias. The bias of the last layer takes it in,
 so it costs nothing when the network runs.
 Helps: compression hits rare classes first (Hooker et al. 2019, arXiv:1911.05248): a pruned recogniser of text answers
-"blank" where it is unsure, and drops characters; pixels become background, words no entity.
+"blank" where it is unsure, and drops characters.
 Does not: change anything where all classes are equally common; help outputs that are no class scores.
 """
 
