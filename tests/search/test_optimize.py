@@ -32,7 +32,7 @@ from slimline.search.optimize import Search, Settings, optimize
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.task import Samples, Task
-from tests.search.stand_ins import from_macs, pretending
+from tests.search.stand_ins import from_macs, outputs_here, pretending
 from tests.toys import SHORT_RACE, Toy, finished_run, patterns, toy, toy_task, write_job
 
 ONLY = ("onnxruntime",)
@@ -170,6 +170,36 @@ def test_where_integers_everywhere_lose_too_much_some_layers_stay_in_floating_po
     assert result.best.precision == "int8" and any("skip=" in line for line in result.best.recipe)
     tried = [row for row in result.certificate["study"] if row["stage"] == "int8" and row["status"] != "dropped"]
     assert len(tried) == 2
+
+
+def refusing(kind: str) -> Any:
+    """A runtime that cannot run files of integers, or nothing at all; torch can."""
+
+    def outputs(artifact: Artifact, inputs: Any, threads: int, batch: int = 64) -> Any:
+        integers = any(t.dtype is torch.int8 for t in container.load(artifact.path).weights().values())
+        if artifact.runtime != "torch" and (integers or kind == "everything"):
+            raise SlimlineError(f"{artifact.label} could not run {artifact.path.name}: index 0 out of range")
+        return outputs_here(artifact, inputs, threads, batch)
+
+    return patch.object(bench_module, "artifact_outputs", outputs)
+
+
+def test_candidates_that_a_runtime_refuses_do_not_end_the_search(tmp_path: Path) -> None:
+    with pretending(slower(folded=0.9)), refusing("integers"):
+        result = search(tmp_path)
+    certificate = Certificate.model_validate(result.certificate)
+    assert result.verdict is Verdict.PASS and result.best.precision == "fp32"
+    refused = [row for row in certificate.study if row.stage == "int8"]
+    assert refused and all(row.status == "dropped" and row.latency_ms is None for row in refused)
+    assert all("index 0 out of range" in (row.why or "") for row in refused)
+    assert certificate.best.speedup_vs_int8_only is None
+    assert {row.stage for row in certificate.study} >= {"original", "free", "probe"}  # it went on to pruning
+
+
+def test_a_network_that_no_runtime_runs_is_one_sentence(tmp_path: Path) -> None:
+    sentence = "No runtime can run the network as it is: onnxruntime could not run"
+    with pretending(), refusing("everything"), pytest.raises(SlimlineError, match=sentence):
+        search(tmp_path)
 
 
 def test_stages_for_which_no_time_is_left_are_named_and_left_out(tmp_path: Path) -> None:
