@@ -4,7 +4,7 @@ NAME ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-BENCHMARKS = $(filter-out benchmarks/record.py benchmarks/slow_worker.py,$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out $(addprefix benchmarks/,record.py slow_worker.py pp_ocr_job.py minilm_data.py),$(wildcard benchmarks/*.py))
 
 .PHONY: help demo test test-slow lint types bench docs lines clean
 

@@ -1,7 +1,7 @@
 """The ONNX backend node tests that ship with the `onnx` package, through the importer.
 
-    python -m benchmarks.onnx_backend                 every test; writes benchmarks/results/onnx_backend.json
-    python -m benchmarks.onnx_backend Conv MaxPool    only these operators; prints what failed and why, writes nothing
+    python benchmarks/onnx_backend.py                 every test; writes benchmarks/results/onnx_backend.json
+    python benchmarks/onnx_backend.py Conv MaxPool    only these operators; prints what failed and why, writes nothing
 
 A test passes when the imported module returns, for every output, the expected type, the expected shape and the expected
 values within the tolerances that the test itself names.
@@ -19,7 +19,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from benchmarks import record
+import record
 from slimline.errors import SlimlineError
 from slimline.sources.onnx.graph import build_graph
 from slimline.sources.onnx.module import OnnxModule

