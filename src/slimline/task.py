@@ -104,6 +104,13 @@ class Task:
         if isinstance(self.score, str) and self.score not in ("", *SCORES):
             raise SlimlineError(f"Task(score={self.score!r}) is unknown: use {', '.join(SCORES)} or a function.")
 
+    @property
+    def compares_classes(self) -> bool:
+        """Whether the first output holds class scores that are compared as such; known once the task is decided."""
+        if self.output is None or self.output.integers:
+            return False
+        return (self.output.score if callable(self.score) else self.score) in ("accuracy", "agreement")
+
     def with_original(self, network: "Network") -> "Task":
         return replace(self, original=network)
 

@@ -1,7 +1,9 @@
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from slimline.network.surgery import set_weight, unused_name
+from slimline.network.surgery import set_bias_, set_weight, unused_name
+from slimline.network.trace import trace
 from tests.network.networks import network_of, samples
 
 
@@ -38,3 +40,26 @@ def test_unused_names() -> None:
     set_weight(network, "stem.weight_2", torch.ones(1))  # stored, though the graph does not read it yet
     assert unused_name(network, "stem.weight") == "stem.weight_3"
     assert unused_name(network, "stem_norm.running_mean") == "stem_norm.running_mean_2"
+
+
+@pytest.mark.parametrize("had_one", [True, False])
+def test_a_bias_is_of_this_call_alone(had_one: bool) -> None:
+    """Another call of the same layer keeps the bias that it had."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3, bias=had_one)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.layer(x), self.layer(2 * x)
+
+    x = torch.randn(4, 3)
+    network = trace(Twice().eval(), {"x": x})
+    before = network.run({"x": x})
+    layer = next(n for n in network.module.graph.nodes if "linear" in str(n.target))
+    set_bias_(network, layer, torch.tensor([5.0, 6.0, 7.0]))
+    after = network.tidy_().verify().run({"x": x})
+    weight = network.weights()["layer.weight"]
+    assert torch.allclose(after[0], x @ weight.T + torch.tensor([5.0, 6.0, 7.0]))
+    assert torch.equal(after[1], before[1])

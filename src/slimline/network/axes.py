@@ -152,9 +152,8 @@ def axis_groups(network: Network) -> AxisGroups:
                     places.setdefault(root, {}).setdefault((weight, axis), []).append(position)
     by_signature: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for root, where in places.items():
-        if (
-            len(where) > 1
-        ):  # what one weight alone holds is never read, as the tail of a table of positions, or repeated
+        # what one weight alone holds is never read, as the tail of a table of positions, or only ever repeated
+        if len(where) > 1:
             by_signature.setdefault(tuple(where), []).append(root)
     groups = [_group(walk, signature, roots, places) for signature, roots in by_signature.items()]
     order = {w: i for i, w in enumerate(walk.weight_axes)}

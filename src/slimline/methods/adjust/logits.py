@@ -25,7 +25,7 @@ from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
 from slimline.methods.remembered import Remembered
 from slimline.network.network import Network, get_tensor
-from slimline.network.surgery import set_weight, unused_name
+from slimline.network.surgery import set_bias_
 from slimline.scores import SAME_NUMBERS, SOFTMAX, FirstOutput
 from slimline.task import Array, Samples, Task
 
@@ -71,15 +71,10 @@ def _raise_bias_(network: Network, layer: Node, shift: Tensor) -> str:
     bias = layer.args[2] if len(layer.args) > 2 else None
     before = get_tensor(network.module, str(bias.target)).detach() if isinstance(bias, Node) else None
     weight = str(layer.args[1].target)  # type: ignore[union-attr]
-    stem = weight.removesuffix("weight")
-    name = unused_name(network, f"{stem}bias")
     new = shift if before is None else before + shift
-    set_weight(network, name, new.to(get_tensor(network.module, weight).dtype))
-    with network.module.graph.inserting_before(layer):
-        constant = network.module.graph.create_node("get_attr", name)
-    layer.args = (*layer.args[:2], constant, *layer.args[3:])
+    set_bias_(network, layer, new.to(get_tensor(network.module, weight).dtype))
     network.tidy_()
-    return stem.removesuffix(".") or weight
+    return weight.rpartition(".")[0] or weight
 
 
 def rarity(frequencies: Tensor) -> Tensor:
@@ -110,8 +105,7 @@ def last_layer(network: Network, task: Task) -> Node | str:
         task: decided for the original.
     """
     output = task.output
-    score = output.score if output is not None and callable(task.score) else task.score
-    if output is None or output.integers or score not in ("accuracy", "agreement"):
+    if output is None or not task.compares_classes:
         return "its first output holds no class scores"
     (results,) = next(n for n in network.module.graph.nodes if n.op == "output").args
     node = results[0] if isinstance(results, (list, tuple)) else results

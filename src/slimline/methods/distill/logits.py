@@ -88,8 +88,7 @@ def matched_as(task: Task) -> Matched | None:
     output = task.output
     if output is None or output.integers:
         return None
-    score = output.score if callable(task.score) else task.score
-    return Matched(score in ("accuracy", "agreement"), output.axis, output.probabilities)
+    return Matched(task.compares_classes, output.axis, output.probabilities)
 
 
 @register

@@ -30,6 +30,7 @@ from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
 from slimline.numerics.affine import affine_parameters, quantize_symmetric, symmetric_scales
 from slimline.numerics.formats import IntFormat, int_format
+from slimline.scores import SOFTMAX
 from slimline.task import Samples, Task
 
 decomposed = torch.ops.quantized_decomposed
@@ -39,7 +40,6 @@ LARGEST_BIAS = 2.0**30
 VALUES_PER_BATCH = 16384
 """Values of an activation kept from each batch for percentiles."""
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.linear")
-SOFTMAX = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 LARGEST_VALUE = 1e9
 """Beyond it a number stands for infinity, as in the masks of attention, and integers with it in range hold no other."""
 
@@ -206,7 +206,7 @@ def unsupported(node: Node, computed: set[Node], skip: Sequence[str] = ()) -> li
     if op_name(node) in ("aten.add", "aten.mul"):
         if len([a for a in node.args if isinstance(a, Node) and a in computed]) < 2:
             return ["its other operand is a constant"]
-        if any(op_name(user) in SOFTMAX for user in node.users):
+        if any(str(user.target).removeprefix("aten.") in SOFTMAX for user in node.users):
             return ["a softmax reads it, and what is added there may be a mask"]
     return []
 

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from slimline.methods.method import Method, Outcome, Progress, register
 from slimline.network.network import Network, get_tensor
-from slimline.network.surgery import set_weight, unused_name
+from slimline.network.surgery import set_bias_, set_weight
 from slimline.task import Task
 
 aten = torch.ops.aten
@@ -89,13 +89,8 @@ def _fold_(network: Network, node: Node) -> str:
     beta = torch.zeros_like(mean) if beta is None else beta
     new_weight, new_bias = folded(weight, bias, gamma, beta, mean, variance, float(node.args[7]))  # type: ignore[arg-type]
     name = str(layer.args[1].target)  # type: ignore[union-attr]
-    bias_name = unused_name(network, (name.rpartition(".")[0] + "." if "." in name else "") + "bias")
-    graph = network.module.graph
     set_weight(network, name, new_weight)
-    set_weight(network, bias_name, new_bias)
-    with graph.inserting_before(layer):
-        bias_node = graph.create_node("get_attr", bias_name)
-    layer.args = (*layer.args[:2], bias_node, *layer.args[3:])
+    set_bias_(network, layer, new_bias)
     node.replace_all_uses_with(layer)
-    graph.erase_node(node)
+    network.module.graph.erase_node(node)
     return name.rpartition(".")[0]
