@@ -15,10 +15,8 @@ from scipy.optimize import nnls
 from slimline.search.sensitivity import CostModel
 
 LEAN = 2.0
-"""Weight of the lean: efficiencies of layers are taken to differ by half of the common one. On PP-OCRv4's recogniser,
-leaving out one of eight measurements after the other, such a fit is 1.1 % off. One that leans towards a fixed guess is
-1.4 % off and its layers' efficiencies differ by a factor of two, which is noise that the choice of widths would follow.
-"""
+"""Weight of the lean: efficiencies of layers are taken to differ by half of the common one. With less, layers of the same
+shape get efficiencies that differ with the noise of their probes, and the choice of widths follows that noise."""
 NOISE = 0.04
 """Relative error of one quick measurement; on busy machines two launches of one file differ by more."""
 
