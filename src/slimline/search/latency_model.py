@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 from slimline.search.sensitivity import CostModel
 
 LEAN = 2.0
-"""Weight of the lean: efficiencies of layers are taken to differ by half of the common one. With less, layers of the same
+"""Weight of the lean: efficiencies of layers are taken to differ by half of the common one. With less, layers of one
 shape get efficiencies that differ with the noise of their probes, and the choice of widths follows that noise."""
 NOISE = 0.04
 """Relative error of one quick measurement; on busy machines two launches of one file differ by more."""
