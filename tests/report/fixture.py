@@ -1,6 +1,7 @@
-"""A certificate as a real run would leave it: 15 trials, 10 layers, 6 groups, a small residual network on images."""
+"""A certificate as a real run would leave it: 15 trials, 10 layers, 6 groups, 4 trainings, a small image network."""
 
 import json
+from math import cos, exp, pi
 from typing import Any
 
 from slimline.report.certificate import Certificate
@@ -83,6 +84,41 @@ GROUPS: list[tuple[Any, ...]] = [
     ("block1", 64, ["stage1.0.conv1"], [(16, 0.47), (32, 0.11), (48, 0.03), (64, 0.0)], 0.00187),
     ("block2", 128, ["stage2.0.conv1"], [(32, 0.33), (64, 0.08), (96, 0.02), (128, 0.0)], None),
 ]  # fmt: skip
+
+
+def curve_data(name: str, steps: int, trial: int | None, start: float, end: float, /, **changes: Any) -> dict[str, Any]:
+    """A training run as the JSON holds it: a falling loss every 20 steps, and 5 scores from ``start`` to ``end``."""
+    windows = list(range(20, steps + 1, 20))
+    judged = [0, *(steps * k // 4 // 20 * 20 for k in (1, 2, 3, 4))]
+    return {
+        "name": name,
+        "trial": trial,
+        "method": f"DistillLogits(epochs={steps // 200}, temperature=4.0)",
+        "samples": 50_000,
+        "device": "cpu",
+        "precision": "bf16",
+        "seconds": steps / 16,
+        "planned": steps,
+        "steps": windows,
+        "losses": [0.04 + exp(-4 * step / steps) for step in windows],
+        "rates": [0.05 * (1 + cos(pi * step / steps)) / 2 for step in windows],
+        "sparsity": [0.0] * len(windows),
+        "judged": judged,
+        "scores": [end - (end - start) * exp(-5 * step / steps) for step in judged],
+        "notes": [],
+    } | changes
+
+
+def training_data() -> list[dict[str, Any]]:
+    """Two short recoveries of pruned networks, the long one of the best, and one that exploded before it was judged."""
+    windows = {"steps": [20, 40], "rates": [0.5, 0.5], "sparsity": [0.0, 0.0], "judged": [], "scores": []}
+    exploded = "the loss exploded at step 40: the learning rate of 0.5 is too high."
+    return [
+        curve_data("t8 after pruning", 400, 8, 0.871, 0.9104),
+        curve_data("t11 after pruning", 400, 11, 0.102, 0.7415),
+        curve_data("t13 after pruning", 2400, 13, 0.742, 0.9123, sparsity=[0.25] * 120),
+        curve_data("as fast as it can be", 400, None, 0, 0, losses=[3.0, 1e30], notes=[exploded], **windows),
+    ]
 
 
 def _study() -> list[dict[str, Any]]:
@@ -180,6 +216,7 @@ def certificate_data() -> dict[str, Any]:
              "options": [{"width": w, "damage": d} for w, d in options]}
             for group, width, layers, options, ms in GROUPS
         ],
+        "training": training_data(),
     }  # fmt: skip
 
 
@@ -213,4 +250,7 @@ def hostile_data() -> dict[str, Any]:
         layer |= {"name": hostile(f"layer {layer['name']}"), "kind": hostile("kind"), "note": hostile("note")}
     for group in data["sensitivity"]:
         group |= {"group": hostile(group["group"]), "layers": [hostile(name) for name in group["layers"]]}
+    for curve in data["training"]:
+        curve |= {name: hostile(curve[name]) for name in ("name", "method", "device", "precision")}
+        curve |= {"notes": [hostile("note") for _ in curve["notes"]]}
     return data

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from slimline.errors import SlimlineError
-from slimline.report.certificate import Certificate, replace_file
-from tests.report.fixture import certificate, certificate_data
+from slimline.report.certificate import Certificate, TrainingCurve, replace_file
+from tests.report.fixture import certificate, certificate_data, training_data
 
 
 def test_written_and_read_back_is_the_same(tmp_path: Path) -> None:
@@ -58,10 +58,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("trials", 15.5, "trials"),
     ("surprise", 1, "surprise"),
     ("discarded", [["7", "why"]], "discarded.0.0"),
+    ("training", [training_data()[0], training_data()[1] | {"losses": ["0.5"] * 20}], "training.1.losses.0"),
+    ("training", [training_data()[0] | {"judged": [0, 100, 200, 300, -1]}], "training.0.judged.4"),
+    ("training", [training_data()[0] | {"steps": [10**400] * 20}], "training.0.steps.0"),
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "where"), WRONG, ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize(("name", "value", "where"), WRONG, ids=[w[2] for w in WRONG])
 def test_types_are_strict_and_the_place_is_named(tmp_path: Path, name: str, value: Any, where: str) -> None:
     path = tmp_path / "certificate.json"
     path.write_text(json.dumps(certificate_data() | {name: value}))
@@ -83,6 +86,43 @@ def test_numbers_are_finite() -> None:
     data["best"]["speedup_high"] = float("inf")
     with pytest.raises(ValidationError, match="finite"):
         Certificate.model_validate(data)
+
+
+def test_a_certificate_from_before_training_was_recorded_is_read(tmp_path: Path) -> None:
+    data, path = certificate_data(), tmp_path / "certificate.json"
+    del data["training"]
+    path.write_text(json.dumps(data))
+    assert Certificate.read(path).training == []
+    assert Certificate.read(path) == certificate(certificate_data() | {"training": []})
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("losses", "19 losses and 20 steps"),
+        ("rates", "19 rates and 20 steps"),
+        ("sparsity", "19 sparsity and 20 steps"),
+        ("steps", "20 losses and 19 steps"),
+        ("scores", "4 scores and 5 judged"),
+        ("judged", "5 scores and 4 judged"),
+    ],
+)
+def test_a_curve_of_unequal_columns_is_one_sentence(tmp_path: Path, cut: str, said: str) -> None:
+    data, path = certificate_data(), tmp_path / "certificate.json"
+    data["training"][1][cut].pop()
+    path.write_text(json.dumps(data))
+    with pytest.raises(
+        SlimlineError, match=rf"not a complete certificate \(.*'t11 after pruning' has {said}"
+    ) as caught:
+        Certificate.read(path)
+    assert str(caught.value).endswith("run the optimisation again with --resume.") and "\n" not in str(caught.value)
+
+
+def test_a_curve_that_was_never_judged_needs_no_empty_lists() -> None:
+    named = ("name", "method", "samples", "device", "precision", "seconds", "planned")
+    named += ("steps", "losses", "rates", "sparsity")
+    curve = TrainingCurve.model_validate({name: training_data()[0][name] for name in named})
+    assert (curve.trial, curve.judged, curve.scores, curve.notes) == (None, [], [], [])
 
 
 def test_a_machine_may_tell_more() -> None:

@@ -68,8 +68,8 @@ def test_the_verdict_and_its_sentence_come_first(page: Page) -> None:
     assert page.words.index("PASS") < page.words.index("4.9 times faster") < page.words.index("Original against best")
     headings = re.findall(r"<h2>(.*?)</h2>", render(certificate()))
     assert headings[4:] == [
-        *("Original against best", "The front", "Layers before and after", "Sensitivity", "Every trial"),
-        *("How it was measured", "Machine, versions, hashes"),
+        *("Original against best", "The front", "Layers before and after", "Sensitivity", "Training"),
+        *("Every trial", "How it was measured", "Machine, versions, hashes"),
     ]
 
 
@@ -166,11 +166,36 @@ def test_an_almost_empty_certificate_still_makes_a_page() -> None:
         "layers": [],
         "sensitivity": [],
         "discarded": [],
+        "training": [],
         "versions": {},
     }
     data["original"]["latency_ms"] = {}
     page = Page(render(certificate(data)))
     assert "No sensitivity table was made in this run." in page.words
+
+
+def test_training_is_left_out_where_there_was_none() -> None:
+    html = render(certificate(certificate_data() | {"training": []}))
+    assert "<h2>Training" not in html and "#training" not in html[html.index("<body>") : html.index("<script")]
+    shown = render(certificate())
+    assert shown.index('href="#sensitivity"') < shown.index('href="#training"') < shown.index('href="#trials"')
+    assert shown.index('id="sensitivity"') < shown.index('id="training"') < shown.index('id="trials"')
+
+
+def test_training_is_compared_with_the_original_on_the_search_split() -> None:
+    words = Page(render(certificate())).words  # 91.30% is the original's score on the certify split
+    assert "original 91.42%" in words and "1.00 point below the original" in words
+    data = certificate_data()
+    data["study"] = [t for t in data["study"] if t["recipe"]]
+    assert "original 91" not in Page(render(certificate(data))).words
+
+
+def test_a_training_run_leads_to_its_trial_where_that_is_listed() -> None:
+    data = certificate_data()
+    data["study"] = data["study"][:12]
+    html = render(certificate(data))
+    assert re.findall(r'<a href="(#trial-\d+)">trial \d+</a>', html) == ["#trial-8", "#trial-11"]
+    assert "trial 13" in html
 
 
 def test_hostile_names_stay_text() -> None:
@@ -184,11 +209,12 @@ def test_hostile_names_stay_text() -> None:
 
 def test_the_embedded_data_cannot_end_its_script_and_reads_back() -> None:
     html = render(certificate(hostile_data()))
-    (attributes, data), (_, _) = Page(html).scripts
-    assert attributes["type"] == "application/json"
-    assert not set("<>&'\N{LINE SEPARATOR}") & set(data)
-    assert json.loads(data)["points"][13]["recipe"][1] == hostile("recipe")
-    assert html.lower().count("<script") == html.lower().count("</script") == 2
+    (front, points), (training, curves), (_, _) = Page(html).scripts
+    assert front["type"] == training["type"] == "application/json"
+    assert not set("<>&'\N{LINE SEPARATOR}") & set(points + curves)
+    assert json.loads(points)["points"][13]["recipe"][1] == hostile("recipe")
+    assert json.loads(curves)["curves"][0]["name"] == hostile("t8 after pruning")
+    assert html.lower().count("<script") == html.lower().count("</script") == 3
 
 
 def test_only_the_page_s_own_script_may_run_and_nothing_may_be_loaded(page: Page) -> None:

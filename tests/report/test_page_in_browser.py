@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from slimline.report.html import write_report
-from tests.report.fixture import ROWS, certificate, certificate_data, hostile, hostile_data
+from slimline.report.training import write_training_page
+from tests.report.fixture import (
+    ROWS,
+    certificate,
+    certificate_data,
+    curve_data,
+    hostile,
+    hostile_data,
+    training_data,
+)
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -60,14 +69,20 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens a certificate's page; at the end there must have been no error, no message and no other request."""
+    """Opens a certificate's page, or that of its training alone.
+
+    At the end there must have been no error, no message and no other request.
+    """
     complaints: list[str] = []
     requests: list[str] = []
     pages = []
     path = tmp_path / "report.html"
 
-    def opened(data: dict[str, Any] | None = None, width: int = 1280, **settings: Any) -> Page:
-        write_report(certificate(data), path)
+    def opened(data: dict[str, Any] | None = None, width: int = 1280, alone: bool = False, **settings: Any) -> Page:
+        if alone:
+            write_training_page(certificate(data).training, path, "Training", 0.9142, 0.01, kind="accuracy")
+        else:
+            write_report(certificate(data), path)
         page = browser.new_page(viewport={"width": width, "height": 800}, **settings)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -202,7 +217,7 @@ def test_hostile_names_run_nothing_and_are_shown_as_they_are(open_page: Open) ->
     page.locator('[data-trial="13"]').hover(force=True)
     shown = page.locator("#front-detail").text_content()
     assert shown is not None and hostile("recipe") in shown
-    assert page.locator("img").count() == 0 and page.locator("script").count() == 2
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 3
 
 
 def test_without_a_timed_trial_the_chart_says_so(open_page: Open) -> None:
@@ -219,3 +234,127 @@ def test_a_chart_of_few_trials_has_finite_places(open_page: Open, count: int) ->
     page = open_page(data)
     assert page.locator(".point-mark").count() == count
     assert "NaN" not in page.locator("#front-chart").inner_html()
+
+
+POLYLINES = """nodes => nodes.filter(n => n.getClientRects().length && n.getTotalLength() > 0)
+  .map(n => [n.closest('.plot').dataset.kind, Number(n.closest('g').dataset.curve)])"""
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_every_training_run_has_its_lines_with_and_without_javascript(
+    open_page: Open, alone: bool, script: bool
+) -> None:
+    page = open_page(alone=alone, java_script_enabled=script)
+    expected = {("loss", k) for k in range(4)} | {("rate", k) for k in range(4)} | {("score", k) for k in range(3)}
+    assert {tuple(found) for found in page.locator("#training polyline").evaluate_all(POLYLINES)} == expected
+    for name in ("log", "linear"):
+        page.locator(f"#steps-{name}").check()
+        assert [page.locator(f".plots.{other}").is_visible() for other in ("log", "linear")] == [
+            name == "log",
+            name == "linear",
+        ]
+    assert page.locator("#training-detail").inner_text().startswith(" t8 after pruning" if script else "")
+
+
+def _pointed_at(page: Page, kind: str, curve: int, index: int) -> tuple[float, float]:
+    """Where on the screen a point of a visible line is, by the line's own coordinates."""
+    node = page.locator(f'.plots.log [data-kind="{kind}"] [data-curve="{curve}"] polyline')
+    node.scroll_into_view_if_needed()
+    x, y = node.evaluate(
+        """(n, k) => { const p = n.points[k], box = n.ownerSVGElement.getBoundingClientRect();
+        return [box.left + p.x * box.width / 1000, box.top + p.y]; }""",
+        index,
+    )
+    return x, y
+
+
+@pytest.mark.parametrize(
+    ("kind", "curve", "index"), [("score", 2, 3), ("score", 1, 0), ("loss", 2, 60), ("rate", 2, 60)]
+)
+def test_pointing_at_a_line_shows_its_numbers(open_page: Open, kind: str, curve: int, index: int) -> None:
+    page, data = open_page(alone=True), training_data()[curve]
+    page.mouse.move(*_pointed_at(page, kind, curve, index))
+    shown = page.locator("#training-detail").inner_text()
+    step = data["judged" if kind == "score" else "steps"][index]
+    assert data["name"] in shown and f"{step:,} of {data['planned']:,}" in shown and data["method"] in shown
+    if kind == "score":
+        assert f"{100 * data['scores'][index]:.2f}%" in shown
+    else:
+        assert f"{data['losses'][index]:.3g}" in shown and f"{data['rates'][index]:.3g}" in shown
+        assert "25.0%" in shown
+    marked = page.locator(f'.plots.log [data-kind="{kind}"] .now').bounding_box()
+    at = _pointed_at(page, kind, curve, index)
+    assert marked is not None
+    assert (marked["x"] + marked["width"] / 2, marked["y"] + marked["height"] / 2) == pytest.approx(at, abs=1)
+
+
+def test_a_tap_on_a_telephone_shows_the_numbers_beside_the_plot(open_page: Open) -> None:
+    page = open_page(width=400, has_touch=True)
+    page.touchscreen.tap(*_pointed_at(page, "loss", 2, 60))
+    detail = page.locator("#training-detail")
+    assert "1,220 of 2,400" in detail.inner_text()
+    box = detail.bounding_box()
+    assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 800
+
+
+def test_arrow_keys_go_along_a_line_and_to_the_next(open_page: Open) -> None:
+    page = open_page(alone=True)
+    page.locator('.plots.log [data-kind="score"] svg').focus()
+    seen = []
+    keys = ["Home", "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", "End"]
+    for key in keys:
+        page.keyboard.press(key)
+        name, step = page.locator("#training-detail").evaluate(
+            "n => [n.querySelector('h3').textContent.trim(), n.querySelector('dd').textContent]"
+        )
+        seen.append((name.split()[0], step.split()[0]))
+    assert seen == [
+        *[("t8", "0"), ("t8", "100"), ("t8", "200"), ("t8", "100"), ("t11", "100")],
+        *[("t13", "0"), ("t8", "0"), ("t13", "0"), ("t13", "2,400")],
+    ]
+
+
+@pytest.mark.parametrize("width", [400, 700, 1000, 1280])
+@pytest.mark.parametrize("count", [3, 30])
+def test_no_name_and_no_number_in_a_training_plot_covers_another(open_page: Open, width: int, count: int) -> None:
+    runs = [curve_data(f"run {k}", 10_000 // (1 + k % 3), k, 0.1, 0.92 - k / 400) for k in range(count)]
+    page = open_page(certificate_data() | {"training": runs}, width=width, alone=True)
+    read = """nodes => nodes.filter(n => n.getClientRects().length)
+        .map(n => { const text = document.createRange(); text.selectNodeContents(n); return [n, text]; })
+        .map(([n, text]) => [n.textContent, text.getBoundingClientRect(), n.closest('.plot').dataset.kind])
+        .map(([t, b, kind]) => [kind, t, b.left, b.top, b.right, b.bottom])"""
+    boxes = page.locator("#training-plots b").evaluate_all(read)
+    assert len(boxes) > 20
+    for number, (kind, text, left, top, right, bottom) in enumerate(boxes):
+        assert left >= 0 and right <= width, f"{text} leaves the page"
+        for other_kind, other, x, y, x2, y2 in boxes[number + 1 :]:
+            apart = right <= x + 1 or x2 <= left + 1 or bottom <= y + 3 or y2 <= top + 3
+            assert kind != other_kind or apart, f"{text} covers {other} in the plot of the {kind}"
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_stand_out_from_the_page_and_its_text_can_be_read(open_page: Open, scheme: str) -> None:
+    runs = [curve_data(f"run {k}", 400, k, 0.1, 0.9) for k in range(6)]
+    page = open_page(certificate_data() | {"training": runs}, alone=True, color_scheme=scheme)
+    assert [text for ratio, text in page.evaluate(CONTRAST) if ratio < 4.5] == []
+    strokes = page.locator(".plots polyline").evaluate_all("nodes => nodes.map(n => getComputedStyle(n).stroke)")
+    assert len(set(strokes)) == 6
+
+
+def test_hostile_curves_run_nothing_and_are_shown_as_they_are(open_page: Open) -> None:
+    page = open_page(hostile_data(), alone=True)
+    shown = page.locator("#training-detail").text_content()
+    assert shown is not None and hostile("t8 after pruning") in shown
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 2
+
+
+def test_training_prints_all_lines_and_nothing_for_the_mouse(open_page: Open) -> None:
+    page = open_page(alone=True, width=700)
+    page.emulate_media(media="print")
+    assert len(page.locator("#training polyline").evaluate_all(POLYLINES)) == 11
+    for hidden in ("#training-detail", "#steps-log", ".plots.log .hair >> nth=0", ".plots.log .now >> nth=0"):
+        assert not page.locator(hidden).is_visible()
+    table = page.locator("table.runs").bounding_box()
+    assert table is not None and table["x"] + table["width"] <= 700

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, Strict, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, StrictStr, ValidationError, model_validator
 
 from slimline.errors import SlimlineError
 from slimline.measure.statistics import Verdict
@@ -16,6 +16,8 @@ from slimline.measure.statistics import Verdict
 Measured = TypeVar("Measured")
 Shape = Annotated[list[int], Strict(False)]
 """A weight's shape; a tuple is taken too."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Every number that a float holds exactly."""
 
 
 class Part(BaseModel):
@@ -175,6 +177,45 @@ class GroupSensitivity(Part):
     ms_per_channel: float | None
 
 
+class TrainingCurve(Part):
+    """One training run: a loss per logged window of steps, and the scores that were measured on the way."""
+
+    name: str
+    """What a legend shows: ``with labels``."""
+    trial: int | None = None
+    method: str
+    samples: Count
+    device: str
+    precision: str
+    seconds: float
+    planned: Count
+    """Steps that were planned; fewer are in ``steps`` where the run stopped early."""
+    steps: list[Count]
+    """The last step of each window."""
+    losses: list[float]
+    rates: list[float]
+    """Learning rates."""
+    sparsity: list[float]
+    """Share of weights that were zero."""
+    judged: list[Count] = []
+    """Steps after which the score was measured; 0 is before the training."""
+    scores: list[float] = []
+    """Mean score on the search split."""
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> "TrainingCurve":
+        for first, *others in (("steps", "losses", "rates", "sparsity"), ("judged", "scores")):
+            length = len(getattr(self, first))
+            for other in others:
+                if len(getattr(self, other)) != length:
+                    raise SlimlineError(
+                        f"The training curve {self.name!r} has {len(getattr(self, other))} {other} "
+                        f"and {length} {first}, and there has to be one of each for every entry."
+                    )
+        return self
+
+
 class Certificate(Part):
     """The JSON that proves a result."""
 
@@ -198,6 +239,8 @@ class Certificate(Part):
     study: list[StudyTrial]
     layers: list[LayerChange]
     sensitivity: list[GroupSensitivity]
+    training: list[TrainingCurve] = []
+    """Empty in certificates that are older than this field."""
 
     @staticmethod
     def read(path: Path) -> "Certificate":
@@ -214,10 +257,8 @@ class Certificate(Part):
             raise SlimlineError(f"The certificate {path} cannot be read: {error.strerror}.") from error
         try:
             return Certificate.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            wrong = f"{path} is not a complete certificate ({where}: {first['msg']})"
+        except (ValidationError, SlimlineError) as error:
+            wrong = f"{path} is not a complete certificate ({_what_is_wrong(error)})"
             raise SlimlineError(f"{wrong}: run the optimisation again with --resume.") from error
 
     def write(self, path: Path) -> None:
@@ -227,6 +268,13 @@ class Certificate(Part):
             SlimlineError: the file cannot be written.
         """
         replace_file(path, self.model_dump_json(indent=2) + "\n")
+
+
+def _what_is_wrong(error: ValidationError | SlimlineError) -> str:
+    if isinstance(error, SlimlineError):
+        return str(error).removesuffix(".")
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
 
 
 def replace_file(path: Path, text: str) -> None:

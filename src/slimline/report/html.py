@@ -1,14 +1,9 @@
 """`report.html`: one file with everything in it. It loads nothing, sends nothing and prints well."""
 
-import base64
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from slimline.report import comparison, drawing, wording
+from slimline.report import comparison, drawing, page, training, wording
 from slimline.report.certificate import Certificate, StudyTrial, replace_file
 
 BADGES = {"PASS": ("pass", "\N{CHECK MARK}"), "FAIL": ("fail", "\N{MULTIPLICATION X}"), "CAN'T TELL": ("open", "?")}
@@ -28,13 +23,8 @@ def write_report(certificate: Certificate, path: Path) -> None:
 
 def render(certificate: Certificate) -> str:
     """The page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        name: getattr(wording, name)
-        for name in ("milliseconds", "size", "count", "ratio", "score", "drop", "duration", "shape", "significant")
-    }
-    script = _package_text("report.js")
-    return environment.from_string(_package_text("report.html.jinja")).render(
+    return page.fill(
+        "report.html.jinja",
         c=certificate,
         headline=comparison.headline(certificate),
         badge=BADGES[certificate.verdict.value],
@@ -50,14 +40,15 @@ def render(certificate: Certificate) -> str:
         trials=_trials(certificate),
         unlisted=_unlisted(certificate),
         machine=_machine(certificate),
-        style=_package_text("report.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        training=_training(certificate),
+        linked={t.trial for t in certificate.study},
     )
 
 
-def _package_text(name: str) -> str:
-    return files("slimline.report").joinpath(name).read_text(encoding="utf-8")
+def _training(certificate: Certificate) -> training.Section | None:
+    """The curves of the study, against the original's score on the split on which they were judged."""
+    original = next((t.score for t in certificate.study if not t.recipe and t.score is not None), None)
+    return training.section(certificate.training, certificate.task.score, original, certificate.budget.max_drop)
 
 
 def _trials(certificate: Certificate) -> list[tuple[StudyTrial, str]]:

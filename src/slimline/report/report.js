@@ -1,6 +1,8 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("front-data").textContent);
+  const source = document.getElementById("front-data");
+  if (!source) return;
+  const data = JSON.parse(source.textContent);
   const box = document.getElementById("front-chart");
   const detail = document.getElementById("front-detail");
   const NS = "http://www.w3.org/2000/svg";
@@ -191,6 +193,9 @@
     box.textContent = "No trial has both a latency and a score.";
   }
 
+})();
+
+(() => {
   // Columns sort by data-sort where it is there, else by their text; what was not measured always comes last.
   document.querySelectorAll("table.sortable").forEach((table) => {
     const heads = [...table.tHead.rows[0].cells];
