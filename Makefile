@@ -4,7 +4,7 @@ NAME ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-BENCHMARKS = $(filter-out $(addprefix benchmarks/,record.py slow_worker.py pp_ocr_job.py minilm_data.py),$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out $(addprefix benchmarks/,record.py slow_worker.py recovery_worker.py pp_ocr_job.py minilm_data.py),$(wildcard benchmarks/*.py))
 
 .PHONY: help demo test test-slow lint types bench docs lines clean
 
@@ -47,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	    "slimline needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": run make PYTHON=python3.11")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv: a few minutes the first time."
-	$(BIN)/pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[openvino,keras,tensorflow,transformers,dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[openvino,keras,tensorflow,transformers,tensorboard,dev]'
 	@touch $@

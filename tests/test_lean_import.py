@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 RUNTIMES = {"onnx", "onnxruntime", "onnxscript", "openvino"}
-OPTIONAL = {"openvino", "keras", "tensorflow", "tf2onnx", "transformers"}
+OPTIONAL = {"openvino", "keras", "tensorflow", "tf2onnx", "transformers", "kornia"}
 """What only an extra of pyproject.toml installs."""
 
 EVERY_MODULE = """

@@ -155,6 +155,13 @@ def test_settings_are_checked_when_the_task_is_made() -> None:
         Task(validate={"x": X}, score="accuracy").read(["x"])
 
 
+@pytest.mark.parametrize("given", ["shift,rotate", ("rotate", "shift"), ["shift", "rotate"]])
+def test_augment_becomes_the_names_of_what_changes(given: str | list[str]) -> None:
+    assert Task(validate=(X, Y), augment=given).augment == ("shift", "rotate")
+    assert Task(validate=(X, Y), augment=given).read(["x"]).augment == ("shift", "rotate")
+    assert not Task(validate=(X, Y)).augment
+
+
 def contents(samples: Samples) -> set[bytes]:
     return {samples.inputs["x"][i].tobytes() + samples.inputs["x"].dtype.str.encode() for i in range(len(samples))}
 
@@ -443,3 +450,20 @@ def test_the_arrays_of_a_file_read_as_any_others() -> None:
     np.testing.assert_array_equal(task.validate.labels, Y)
     called_labels = Task(validate=FileArrays({"labels": Y, "x": X}, "data.npz")).read(["x", "labels"])
     assert called_labels.validate.labels is None and list(called_labels.validate.inputs) == ["x", "labels"]
+
+
+def test_training_samples_among_those_that_judge_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    validate, train = rng.normal(size=(60, 3)).astype(np.float32), rng.normal(size=(50, 3)).astype(np.float32)
+    apart = Task(validate={"x": validate}, train={"x": train}).read(["x"])
+    assert len(apart.splits(0).certify) + len(apart.splits(0).search) == 60
+    train[[7, 30]] = validate[[41, 12]]
+    shared = Task(validate={"x": validate}, train={"x": train}).read(["x"])
+    with pytest.raises(SlimlineError, match=r"2 of the 60 validate .* in train \(the first is number 12,"):
+        shared.splits(0)
+
+
+def test_samples_are_the_same_only_when_all_of_their_inputs_are() -> None:
+    ids = {"user": np.arange(60), "item": np.arange(60) % 7}
+    other = {"user": np.arange(60), "item": (np.arange(60) + 1) % 7}
+    assert len(Task(validate=ids, train=other).read(["user", "item"]).splits(0).train) == 60

@@ -61,6 +61,20 @@ class Toy(nn.Module):
         return result
 
 
+class Small(nn.Module):
+    """A student for `Toy`: another architecture with the same input and output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.one_norm = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.two, self.head = nn.Conv2d(8, 8, 3, stride=2), nn.Linear(8, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.relu(self.two(F.relu(self.one_norm(self.one(image)))))
+        result: Tensor = self.head(x.mean((2, 3)))
+        return result
+
+
 def patterns(count: int, seed: int, noise: float = 0.6) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Noisy images (count, 1, 8, 8) of rows, columns, a chessboard or nothing, and which it is.
 
@@ -95,13 +109,19 @@ def toy() -> Network:
     return _trained().copy()
 
 
+def toy_student() -> Small:
+    """An untrained `Small`, the same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Small()
+
+
 def toy_task(labels: bool = True, train: int = 256, validate: int = 300) -> Task:
-    """A task for `toy`."""
+    """A task for `toy`, with a student."""
     x, y = patterns(validate, seed=2)
     x_train, y_train = patterns(train, seed=3)
-    if labels:
-        return Task(validate={"image": x, "labels": y}, train={"image": x_train, "labels": y_train})
-    return Task(validate={"image": x}, train={"image": x_train})
+    validate_labels, train_labels = ({"labels": y}, {"labels": y_train}) if labels else ({}, {})
+    return Task(validate={"image": x} | validate_labels, train={"image": x_train} | train_labels, student=toy_student())
 
 
 def write_job(folder: Path, validate: int = 300) -> Path:

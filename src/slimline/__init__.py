@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slimline.errors import SlimlineError as SlimlineError
-    from slimline.methods.distill.logits import Distill as Distill
+    from slimline.methods.distill.depth_student import DepthStudent as DepthStudent
+    from slimline.methods.distill.distill import Distill as Distill
+    from slimline.methods.distill.own_student import OwnStudent as OwnStudent
+    from slimline.methods.distill.separable_student import SeparableStudent as SeparableStudent
+    from slimline.methods.distill.width_student import WidthStudent as WidthStudent
     from slimline.methods.prune.channels import PruneChannels as PruneChannels
     from slimline.methods.quantize.static import QuantizeStatic as QuantizeStatic
     from slimline.methods.recipe import Recipe as Recipe
@@ -26,7 +30,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 HOMES = {
     "SlimlineError": "slimline.errors",
-    "Distill": "slimline.methods.distill.logits",
+    "DepthStudent": "slimline.methods.distill.depth_student",
+    "Distill": "slimline.methods.distill.distill",
+    "OwnStudent": "slimline.methods.distill.own_student",
+    "SeparableStudent": "slimline.methods.distill.separable_student",
+    "WidthStudent": "slimline.methods.distill.width_student",
     "PruneChannels": "slimline.methods.prune.channels",
     "QuantizeStatic": "slimline.methods.quantize.static",
     "Recipe": "slimline.methods.recipe",

@@ -1,4 +1,4 @@
-"""The commands: demo, optimize, inspect, measure, verify, report."""
+"""The commands: demo, optimize, apply, inspect, measure, verify, report."""
 
 import sys
 from pathlib import Path
@@ -39,6 +39,11 @@ ScoreName = Annotated[
     ),
 ]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="run the code in a Keras file's Lambda layers")]
+Synthetic = Annotated[
+    bool,
+    typer.Option("--synthetic", help="learn from inputs made from the network itself; the data only judge"),
+]
+Tracker = Annotated[str, typer.Option(help="tensorboard, or another tracker that Accelerate knows; for training")]
 MaxDrop = Annotated[str, typer.Option(help="largest loss of the score: 1% or 0.01")]
 Minimize = Annotated[str, typer.Option(help="latency or size")]
 Time = Annotated[str, typer.Option(help="length of the search: 90s, 10m, 2h")]
@@ -78,6 +83,8 @@ def optimize(
     out: Out = Path("runs/optimize"),
     resume: Resume = False,
     seed: Seed = 0,
+    synthetic: Synthetic = False,
+    tracker: Tracker = "",
     allow_code: AllowCode = False,
 ) -> None:
     """Find the fastest or smallest version inside the budget; write the file and the evidence."""
@@ -98,8 +105,8 @@ def optimize(
     names = tuple(n.strip() for n in runtimes.split(",") if n.strip())
     try:
         with Console(budget.time_s) as console:
-            settings = Settings(out, names, seed, resume, allow_code)
-            result = run(source, task=_task(data, score), budget=budget, settings=settings, listener=console)
+            settings = Settings(out, names, seed, resume, allow_code, tracker)
+            result = run(source, task=_task(data, score, synthetic), budget=budget, settings=settings, listener=console)
     except KeyboardInterrupt as stop:
         typer.echo("slimline: stopped before there was anything to keep.", err=True)
         raise typer.Exit(STOPPED) from stop
@@ -108,16 +115,50 @@ def optimize(
     raise typer.Exit(EXIT[str(result.verdict)])
 
 
-def _task(data: Path | None, score: str) -> "Task | None":
+def _task(data: Path | None, score: str, synthetic: bool = False) -> "Task | None":
     """The task of a data file; None when there is none, since then the job brings its own."""
     from slimline.sources.source import read_data
-    from slimline.task import FileArrays, Task
+    from slimline.task import SYNTHETIC, FileArrays, Task
 
     if data is not None:
-        return Task(validate=FileArrays(read_data(data), str(data)), score=score)
+        train = SYNTHETIC if synthetic else None
+        return Task(validate=FileArrays(read_data(data), str(data)), score=score, train=train)
+    if synthetic:
+        raise SlimlineError("--synthetic needs --data: in a JOB.py write Task(train='synthetic').")
     if score:
         raise SlimlineError(f"--score {score} needs --data: the task() of a JOB.py names its own score.")
     return None
+
+
+@app.command()
+def apply(
+    recipe: Annotated[Path, typer.Argument(help="a YAML list of methods, such as the recipe.yaml of a run")],
+    source: Source,
+    out: Annotated[Path, typer.Option(help="file to write: .slim or .onnx")],
+    data: Data = None,
+    score: ScoreName = "",
+    synthetic: Synthetic = False,
+    tracker: Tracker = "",
+    allow_code: AllowCode = False,
+) -> None:
+    """A recipe without a search; with torchrun or accelerate launch on as many processes as they start."""
+    from slimline.report.apply import apply_recipe
+    from slimline.report.console import Console, applied_table
+    from slimline.search.listener import Silent
+    from slimline.training.engine import processes
+
+    task = _task(data, score, synthetic)
+    try:
+        if processes()[0] > 0:
+            apply_recipe(recipe, source, out, task, Silent(), allow_code=allow_code)
+            return
+        with Console() as console:
+            applied = apply_recipe(recipe, source, out, task, console, tracker, allow_code)
+    except KeyboardInterrupt as stop:
+        typer.echo("slimline: stopped; the same command goes on from the last checkpoint.", err=True)
+        raise typer.Exit(STOPPED) from stop
+    assert applied is not None
+    applied_table(applied)
 
 
 @app.command()

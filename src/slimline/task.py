@@ -3,20 +3,20 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from slimline.errors import SlimlineError
+from slimline.network.network import Network
+from slimline.numerics.augment import augmentations
 from slimline.scores import SCORES, Array, FirstOutput, ScoreFunction, Scores, agreement, describe, first_output
-
-if TYPE_CHECKING:
-    from slimline.network.network import Network
 
 __all__ = ["Array", "FileArrays", "Samples", "ScoreFunction", "Scores", "Splits", "Task", "read_samples"]
 
+SYNTHETIC = "synthetic"
 CALIBRATE_AT_MOST = 1024
 SEARCH_SHARE = 0.3
 FEWEST_PER_SPLIT = 20
@@ -50,6 +50,17 @@ class Samples:
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.inputs.items()}
 
+    def hashes(self) -> list[bytes]:
+        """One hash per sample, of the bytes of all of its inputs."""
+        columns = [np.ascontiguousarray(array) for array in self.inputs.values()]
+        found = []
+        for place in range(len(self)):
+            total = hashlib.blake2b(digest_size=16)
+            for column in columns:
+                total.update(column[place].tobytes())
+            found.append(total.digest())
+        return found
+
     def digest(self) -> str:
         """SHA-256 of every byte of the samples."""
         total = hashlib.sha256()
@@ -79,30 +90,47 @@ class Task:
             labels how far the first output agrees with the original's: ``agreement`` (share of equal argmax, of equal
             entries for whole numbers), ``cosine`` or ``relative`` (1 - relative error). When left out, accuracy where
             there are labels, else what fits the output by the rules in `slimline.scores`.
-        train: samples for recovery and calibration, in the same forms; a part of ``validate`` when absent.
-        augment: ``image`` lets recovery mirror and shift images; the original network labels what comes out.
+        train: samples for recovery and calibration, in the same forms; a part of ``validate`` when absent. The word
+            ``synthetic`` where the data is private: inputs made from the network itself take their place, and
+            ``validate`` only judges.
+        augment: how recovery may change images, by the names in `slimline.numerics.augment`: one, several with commas,
+            or a sequence; ``image`` for mirror and shift. The original network labels what comes out.
+        student: a network or torch module with the original's inputs and outputs, which `OwnStudent` puts in its place.
     """
 
     validate: Any
     score: str | ScoreFunction = ""
     train: Any = None
-    augment: str = ""
+    augment: str | Sequence[str] = ""
     original: "Network | None" = field(default=None, repr=False)
     """The network before any method; the teacher of recovery. Set by a recipe."""
     output: FirstOutput | None = field(default=None, repr=False)
     """What the original's first output is; set by `decided`."""
+    synthetic: bool = field(default=False, repr=False)
+    """Whether the training samples were made from the network."""
+    student: "Network | torch.nn.Module | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.augment not in ("", "image"):
-            raise SlimlineError(f"Task(augment={self.augment!r}) is unknown: use 'image' or leave it out.")
+        object.__setattr__(self, "augment", augmentations(self.augment))
+        if isinstance(self.train, str) and self.train != SYNTHETIC:
+            raise SlimlineError(f"Task(train={self.train!r}) is unknown: give samples, or the word {SYNTHETIC!r}.")
         for what, source in (("validate", self.validate), ("train", self.train)):
             if isinstance(source, Iterator):
                 raise SlimlineError(
                     f"Task({what}=...) is a {type(source).__name__}, which can be read only once: give a loader "
                     f"or a list."
                 )
+        if self.student is not None and not isinstance(self.student, (torch.nn.Module, Network)):
+            raise SlimlineError(
+                f"Task(student=...) is a {type(self.student).__name__}: give a torch module or a slimline.Network."
+            )
         if isinstance(self.score, str) and self.score not in ("", *SCORES):
             raise SlimlineError(f"Task(score={self.score!r}) is unknown: use {', '.join(SCORES)} or a function.")
+
+    @property
+    def wants_synthetic(self) -> bool:
+        """Whether training samples have still to be made from the network."""
+        return isinstance(self.train, str)
 
     @property
     def compares_classes(self) -> bool:
@@ -121,7 +149,8 @@ class Task:
             SlimlineError: empty, not finite, of unequal lengths, or without the labels that the score needs.
         """
         validate = read_samples(self.validate, input_names, "validate")
-        train = None if self.train is None else read_samples(self.train, input_names, "train")
+        given = self.train is not None and not self.wants_synthetic
+        train = read_samples(self.train, input_names, "train") if given else self.train
         score = self.score or ("accuracy" if validate.labels is not None else "agreement")
         if score == "accuracy" and validate.labels is None:
             raise SlimlineError("Task(score='accuracy') needs labels in validate: give them, or use score='agreement'.")
@@ -139,7 +168,7 @@ class Task:
         if read.output is not None:
             return read
         validate = _fitted(read.validate, network, "validate")
-        train = None if read.train is None else _fitted(read.train, network, "train")
+        train = _fitted(read.train, network, "train") if isinstance(read.train, Samples) else read.train
         index = np.unique(np.linspace(0, len(validate) - 1, DECIDE_SAMPLES).astype(np.int64))
         try:
             answers = network.run(validate.take(index).tensors())[0].numpy()
@@ -154,7 +183,7 @@ class Task:
         """Disjoint splits of a task that has been read; the same seed gives the same splits.
 
         Raises:
-            SlimlineError: too few samples.
+            SlimlineError: too few samples, or training samples among those that judge.
         """
         validate: Samples = self.validate
         order = np.random.default_rng(seed).permutation(len(validate))
@@ -170,6 +199,7 @@ class Task:
             train, order = validate.take(np.sort(order[:cut])), order[cut:]
         else:
             train = self.train
+            _refuse_overlap(train, validate)
         picked = np.random.default_rng(seed + 1).permutation(len(train))[:CALIBRATE_AT_MOST]
         cut = max(FEWEST_PER_SPLIT, int(len(order) * SEARCH_SHARE))
         return Splits(
@@ -226,6 +256,22 @@ class Task:
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise SlimlineError(f"The score of sample {first} is {scores[first]}: scores have to be finite numbers.")
         return scores
+
+
+def _refuse_overlap(train: Samples, validate: Samples) -> None:
+    """A verdict on samples that the network has learnt from would be worth nothing.
+
+    Raises:
+        SlimlineError: a sample of the one is, bit for bit, one of the other.
+    """
+    known = set(train.hashes())
+    common = [place for place, found in enumerate(validate.hashes()) if found in known]
+    if common:
+        raise SlimlineError(
+            f"{len(common)} of the {len(validate):,} validate samples are also in train (the first is number "
+            f"{common[0]}, counted from 0): take them out of one of the two, since the verdict has to come "
+            "from samples that nothing was learnt from."
+        )
 
 
 def _batches(source: Iterable[Any], what: str) -> list[Any]:

@@ -10,12 +10,13 @@ import pytest
 
 import slimline.methods
 from slimline.errors import SlimlineError
-from slimline.methods.distill.logits import Distill
-from slimline.methods.method import Method, Outcome, Progress, needs_data, param, registry
+from slimline.methods.distill.distill import Distill
+from slimline.methods.method import Method, Outcome, needs_data, param, registry
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network.network import Network
 from slimline.task import Task
+from slimline.training.workspace import Workspace
 from tests.toys import toy, toy_task
 
 
@@ -29,7 +30,7 @@ class Example(Method):
     by_name: dict[str, int] = param({"x": 1}, doc="numbers by name")
     names: tuple[str, ...] = param(("p", "q"), doc="names")
 
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         return Outcome(network.copy(), [], {})
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.methods.adjust.logits import AdjustLogits
-from slimline.methods.distill.logits import Distill
+from slimline.methods.distill.distill import Distill
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe

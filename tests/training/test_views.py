@@ -1,42 +1,47 @@
-"""A view is one of the mirrored and shifted copies, always the same one, and view 0 is the sample itself."""
+"""A view is always the same change of the sample, whatever batch it is asked in, and view 0 is the sample itself."""
+
+import hashlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from slimline.training.views import SHIFT_SHARE, Views
+from slimline.numerics.augment import AUGMENTATIONS
+from slimline.training.views import FRESH_KEPT, Views
 
 Images = NDArray[np.float32]
+EVERYTHING = tuple(AUGMENTATIONS)
 
 
 def copies(image: Images, reach: int) -> dict[tuple[bool, int, int], Images]:
-    """Every mirrored and shifted copy of an image (channels, height, width), pixel by pixel, zeros moving in."""
-    channels, height, width = image.shape
+    """Every mirrored and shifted copy of an image (channels, height, width), zeros moving in."""
+    height, width = image.shape[1:]
     found = {}
     for mirror in (False, True):
-        for down in range(-reach, reach + 1):
-            for right in range(-reach, reach + 1):
-                copy = np.zeros_like(image)
-                for y in range(height):
-                    for x in range(width):
-                        from_y, from_x = y - down, x - right
-                        if 0 <= from_y < height and 0 <= from_x < width:
-                            copy[:, y, x] = image[:, from_y, width - 1 - from_x if mirror else from_x]
-                found[mirror, down, right] = copy
+        padded = np.pad(np.flip(image, 2) if mirror else image, ((0, 0), (reach, reach), (reach, reach)))
+        for y in range(2 * reach + 1):
+            for x in range(2 * reach + 1):
+                found[mirror, y, x] = padded[:, y : y + height, x : x + width]
     return found
 
 
-def batch(views: Views, index: list[int], view: list[int]) -> Images:
-    result: Images = views.batch(np.array(index), np.array(view))["image"].numpy()
+def pictures(count: int, channels: int = 1, side: int = 8) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(count, channels, side, side)).astype(np.float32))
+
+
+def batch(views: Views, index: list[int], view: list[int], name: str = "image") -> Images:
+    result: Images = views.batch(np.array(index), np.array(view))[name].numpy()
     return result
 
 
-@pytest.mark.parametrize(("side", "reach"), [((8, 8), 1), ((28, 30), 2)])
-def test_every_view_is_a_mirrored_and_shifted_copy(side: tuple[int, int], reach: int) -> None:
-    assert max(1, min(side) // SHIFT_SHARE) == reach
+@pytest.mark.parametrize(("side", "reach"), [((8, 8), 1), ((28, 30), 2), ((70, 64), 4)])
+@pytest.mark.parametrize("augment", ["image", "mirror", "shift"])
+def test_a_view_is_a_mirrored_and_shifted_copy(side: tuple[int, int], reach: int, augment: str) -> None:
     images = np.random.default_rng(0).normal(size=(6, 2, *side)).astype(np.float32)
-    views = Views({"image": torch.from_numpy(images)}, count=5)
+    views = Views({"image": torch.from_numpy(images)}, count=5, augment=augment)
     met = set()
     for sample in range(6):
         twins = copies(images[sample], reach)
@@ -45,11 +50,13 @@ def test_every_view_is_a_mirrored_and_shifted_copy(side: tuple[int, int], reach:
             same = [kind for kind, twin in twins.items() if np.array_equal(seen, twin)]
             assert len(same) == 1
             met.add(same[0])
-    assert len(met) > 8
+    assert len({mirror for mirror, _, _ in met}) == (1 if augment == "shift" else 2)
+    shifts = {(y, x) for _, y, x in met}
+    assert shifts == {(reach, reach)} if augment == "mirror" else len(shifts) > 5
 
 
 def test_all_copies_come_about_equally_often() -> None:
-    image = np.random.default_rng(0).normal(size=(1, 1, 8, 8)).astype(np.float32)
+    image = pictures(1).numpy()
     views = Views({"image": torch.from_numpy(np.repeat(image, 400, 0))}, count=6)
     twins, counts = copies(image[0], 1), dict.fromkeys(copies(image[0], 1), 0)
     for view in range(1, 6):
@@ -59,36 +66,106 @@ def test_all_copies_come_about_equally_often() -> None:
     assert sum((n - expected) ** 2 / expected for n in counts.values()) < 40.8  # chi square, 17 degrees, 0.1 %
 
 
-def test_view_0_is_the_sample_itself() -> None:
-    images = torch.randn(9, 3, 8, 8)
-    assert torch.equal(Views({"image": images}, 4).batch(np.arange(9), np.zeros(9, np.int64))["image"], images)
+@pytest.mark.parametrize("count", [0, 4])
+def test_view_0_is_the_sample_itself(count: int) -> None:
+    images = pictures(9, 3)
+    views = Views({"image": images}, count, augment=EVERYTHING)
+    assert torch.equal(views.batch(np.arange(9), np.zeros(9, np.int64))["image"], images)
+    mixed = batch(views, list(range(9)), [0, 1, 2] * 3)
+    assert [np.array_equal(mixed[i], images[i]) for i in range(9)] == [True, False, False] * 3
 
 
-def test_one_pair_is_one_image_whatever_else_is_in_the_batch() -> None:
-    views = Views({"image": torch.randn(20, 1, 8, 8)}, count=4, seed=3)
+@pytest.mark.parametrize("augment", ["image", *EVERYTHING, EVERYTHING])
+@pytest.mark.parametrize("count", [0, 4])
+def test_one_pair_is_one_image_whatever_else_is_in_the_batch(augment: str | tuple[str, ...], count: int) -> None:
+    views = Views({"image": pictures(70)}, count, seed=3, augment=augment)
     alone = batch(views, [7], [2])[0]
     rng = np.random.default_rng(0)
-    for _ in range(5):
-        index, view = rng.integers(0, 20, 12), rng.integers(0, 4, 12)
-        index[5], view[5] = 7, 2
-        assert np.array_equal(batch(views, index.tolist(), view.tolist())[5], alone)
-    again = Views(dict(views.inputs), count=4, seed=3)
+    for size in (2, 3, 12, 64):
+        index, view = rng.integers(0, 70, size), rng.integers(0, 4, size)
+        index[size // 2], view[size // 2] = 7, 2
+        assert np.array_equal(batch(views, index.tolist(), view.tolist())[size // 2], alone)
+    again = Views(dict(views.inputs), count, seed=3, augment=augment)
     assert np.array_equal(batch(again, [7], [2])[0], alone)
 
 
+def test_endless_views_are_all_different_and_few_are_kept() -> None:
+    views = Views({"image": pictures(5, side=28)}, count=0, augment="image,rotate")
+    seen = [batch(views, [3], [view])[0].tobytes() for view in range(60)]
+    assert len(set(seen)) == 60
+    assert len(views._drawn) <= FRESH_KEPT
+    assert batch(views, [3], [17])[0].tobytes() == seen[17]
+    finite = Views({"image": pictures(5, side=28)}, count=30, augment="image,rotate")
+    assert batch(finite, [3], [17])[0].tobytes() == seen[17]
+
+
 def test_another_seed_gives_other_views() -> None:
-    images = torch.randn(30, 1, 8, 8)
+    images = pictures(30)
     one, other = (batch(Views({"image": images}, 2, seed), list(range(30)), [1] * 30) for seed in (0, 1))
     assert not np.array_equal(one, other)
 
 
+def test_another_process_gives_the_same_views() -> None:
+    program = (
+        "import hashlib, numpy as np, torch; from slimline.training.views import Views\n"
+        "x = torch.arange(3 * 3 * 14 * 14.0).reshape(3, 3, 14, 14) / 100\n"
+        "v = Views({'image': x}, 0, 5, 'mirror,shift,rotate,scale,light,erase')\n"
+        "digest = hashlib.sha256(v.batch(np.arange(3), np.array([1, 9, 2]))['image'].numpy()).hexdigest()"
+    )
+    torch.manual_seed(123)  # the other process has another global state
+    here: dict[str, str] = {}
+    exec(program, here)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program + "; print(digest)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == here["digest"]
+    assert len(here["digest"]) == len(hashlib.sha256().hexdigest())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_shape_and_type_stay_and_nothing_is_clipped(dtype: torch.dtype, channels: int) -> None:
+    images = (pictures(40, channels) * 100).to(dtype)
+    seen = Views({"image": images}, 2, augment=EVERYTHING).batch(np.arange(40), np.ones(40, np.int64))["image"]
+    assert seen.shape == images.shape and seen.dtype == dtype
+    assert seen.min() < -100 and seen.max() > 100
+    assert torch.isfinite(seen).all()
+
+
+def test_images_of_one_sample_move_together() -> None:
+    left = pictures(30, 3, side=14)
+    right = left.flip(1) * 7 - 1000 * torch.ones(30, 3, 1, 1)
+    inside = torch.ones(30, 1, 14, 14)
+    views = Views({"left": left, "right": right, "inside": inside}, 3, augment="mirror,shift,rotate,scale")
+    seen = views.batch(np.arange(30), np.tile([1, 2], 15))
+    expected = seen["left"].flip(1) * 7 - 1000 * seen["inside"]  # movements are linear, and zeros move into all
+    assert torch.allclose(seen["right"], expected, atol=1e-2)
+    assert not torch.allclose(seen["right"], right, atol=100)
+
+
+def test_torchs_own_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    Views({"image": pictures(4)}, 3, augment=EVERYTHING).batch(np.arange(4), np.array([1, 2, 1, 0]))
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_inputs_that_are_no_images_are_the_same_in_every_view() -> None:
-    inputs = {"image": torch.randn(5, 1, 8, 8), "tokens": torch.arange(15).view(5, 3)}
-    seen = Views(inputs, count=3).batch(np.array([4, 0, 4]), np.array([0, 1, 2]))
+    inputs = {
+        "image": pictures(5),
+        "tokens": torch.arange(15).view(5, 3),
+        "sound": torch.randn(5, 2, 9),
+        "bytes": torch.randint(0, 255, (5, 1, 8, 8), dtype=torch.uint8),
+    }
+    seen = Views(inputs, count=3, augment=EVERYTHING).batch(np.array([4, 0, 4]), np.array([0, 1, 2]))
     assert seen["tokens"].tolist() == [[12, 13, 14], [0, 1, 2], [12, 13, 14]]
+    assert all(torch.equal(seen[name], inputs[name][[4, 0, 4]]) for name in ("sound", "bytes"))
+    assert not torch.equal(seen["image"][2], inputs["image"][4])
 
 
-def test_one_view_is_the_samples_in_the_order_asked_for() -> None:
+def test_one_view_is_the_samples_in_the_order_asked_for_and_needs_no_kornia(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
     views = Views({"image": torch.randn(5, 1, 8, 8)})
     assert len(views) == 5
     assert torch.equal(views.batch(np.array([3, 1]), np.zeros(2, np.int64))["image"], views.inputs["image"][[3, 1]])

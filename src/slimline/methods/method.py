@@ -4,7 +4,7 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.task import Samples, Task
+from slimline.training.curve import Curve
+from slimline.training.workspace import Workspace
 
 M = TypeVar("M", bound="type[Method]")
-Progress = Callable[[int, int], None]
 
 
 def param(
@@ -35,8 +36,13 @@ class Outcome:
     changed: list[str]
     skipped: dict[str, str]
     """Layer -> why it was left alone."""
-    curve: Any = None
-    """`slimline.training.recover.Curve` when the method trained."""
+    curves: tuple[tuple[str, Curve], ...] = ()
+    """The line of each method that trained, and what happened."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """What happened in the last training."""
+        return self.curves[-1][1] if self.curves else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Method(ABC):
                 )
 
     @abstractmethod
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         """A new network; the one given is left as it was.
 
         Raises:
@@ -135,6 +141,8 @@ def needs_data(who: str, task: Task | None, network: Network) -> Samples:
     """
     if task is None:
         raise SlimlineError(f"{who} needs data: pass a Task to apply().")
+    if task.wants_synthetic:
+        raise SlimlineError(f"{who} needs samples, and train='synthetic' are not made yet: apply it in a Recipe.")
     read = task.read(network.input_names)
     samples: Samples = read.train if read.train is not None else read.validate
     return samples

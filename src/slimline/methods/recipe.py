@@ -1,7 +1,6 @@
 """An ordered list of methods; YAML in, YAML out."""
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,9 @@ from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, registry
 from slimline.network.network import Network
 from slimline.task import Task
+from slimline.training.curve import Curve
+from slimline.training.private import with_training_samples
+from slimline.training.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,7 @@ class Recipe:
     def __init__(self, methods: list[Method] | tuple[Method, ...] = ()) -> None:
         object.__setattr__(self, "methods", tuple(methods))
 
-    def apply(
-        self, network: Network, task: Task | None = None, progress: Callable[[str], None] | None = None
-    ) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         """Apply every method in turn; the network given stays as it is and is the teacher of recovery.
 
         Raises:
@@ -38,19 +38,20 @@ class Recipe:
                 "start from the network as it was trained."
             )
         task = task.with_original(network) if task is not None and task.original is None else task
+        if task is not None and task.original is not None:
+            task = with_training_samples(task, task.original, workspace=workspace)
         changed: list[str] = []
         skipped: dict[str, str] = {}
-        curve = None
-        for method in self.methods:
-            if progress is not None:
-                progress(method.line())
-            outcome = method.apply(network, task)
+        curves: tuple[tuple[str, Curve], ...] = ()
+        workspace = workspace or Workspace()
+        for place, method in enumerate(self.methods):
+            outcome = method.apply(network, task, workspace.inside(f"{place + 1:02d}-{type(method).__name__}"))
             network = outcome.network.verify()
             network.history.append(method.line())
             changed += outcome.changed
             skipped |= outcome.skipped
-            curve = outcome.curve or curve
-        return Outcome(network, changed, skipped, curve)
+            curves += outcome.curves
+        return Outcome(network, changed, skipped, curves)
 
     def check_order(self) -> None:
         """Methods that need float weights cannot follow one that leaves integers."""

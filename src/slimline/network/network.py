@@ -43,6 +43,11 @@ class Network:
             history=list(self.history),
         )
 
+    def twin(self, training: bool) -> "Network":
+        """Another graph over the very same weights, with batch norm and dropout in the mode given."""
+        graph = copy.deepcopy(self.module.graph)
+        return replace(self, module=GraphModule(self.module, graph), history=list(self.history)).set_training_(training)
+
     def weights(self) -> dict[str, Tensor]:
         """Every tensor the graph reads, by its dotted name."""
         found: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimline.report import wording
+from slimline.report.apply import Applied
 from slimline.report.certificate import Certificate
 from slimline.report.comparison import asked, comparison, headline, speed_rows
 
@@ -42,6 +43,9 @@ class Console:
         self._start = self._stage_start = clock()
         self._stage = ""
         self._step: tuple[int, int, str] | None = None
+        self._step_began = self._start
+        """When the work on the present label began, and how much of it was done then."""
+        self._done_then = 0
         self._printed: tuple[str, int] | None = None
         self._live: Live | None = None
 
@@ -72,13 +76,20 @@ class Console:
 
     def step(self, done: int, total: int, label: str) -> None:
         """``done`` of ``total`` pieces of work named ``label``; on a terminal this redraws one line."""
+        if self._step is None or self._step[2] != label or done < self._step[0]:
+            self._step_began, self._done_then = self._clock(), done
         self._step = (done, total, label)
         if self._live is not None:
             return
         tenth = done * LINES_PER_STAGE // total if total > 0 else 0
         if self._printed != (label, tenth):
             self._printed = (label, tenth)
-            self._line(f"  [{self._times()}] {label} {done}/{total}")
+            self._line(f"  [{self._times()}] {label} {done}/{total}{self._left(done, total)}")
+
+    def _left(self, done: int, total: int) -> str:
+        """The time that the step at work will still take at the speed it has had; empty before there is one."""
+        spent, made = self._clock() - self._step_began, done - self._done_then
+        return f", {_clock_face(spent / made * (total - done))} to go" if made > 0 and done < total else ""
 
     def _line(self, text: str, style: str = "") -> None:
         # A log file must not be cut at a width it does not have.
@@ -112,7 +123,7 @@ class Console:
             grid.add_column(width=16)
             grid.add_column(no_wrap=True, overflow="ellipsis")
             cells.append(ProgressBar(total=max(total, 1), completed=done, width=16))
-            cells.append(Text(f"{done}/{total} {label}", overflow="ellipsis"))
+            cells.append(Text(f"{done}/{total}{self._left(done, total)} {label}", overflow="ellipsis"))
         grid.add_column(no_wrap=True, min_width=len(self._times()))
         cells.append(Text(self._times(), style="dim"))
         grid.add_row(*cells)
@@ -135,6 +146,25 @@ def final_table(certificate: Certificate, file: TextIO | None = None) -> None:
     parts: list[RenderableType] = [Text(), table, Text(), speeds, Text(), badge]
     parts += [Text(f"  {limit}") for limit in certificate.limits]
     parts.append(Text(f"Asked for {asked(certificate)}.", style="dim"))
+    terminal.print(Group(*parts), soft_wrap=not terminal.is_terminal)
+
+
+def applied_table(applied: Applied, file: TextIO | None = None) -> None:
+    """Print the network before and after a recipe, and where the files are."""
+    terminal, (before, after) = _terminal(file), applied.versions
+    table = _table(("", before.what, after.what))
+    rows = [
+        ("size", wording.size(before.size_bytes), wording.size(after.size_bytes)),
+        ("MACs per sample", wording.count(before.macs), wording.count(after.macs)),
+        ("parameters", wording.count(before.parameters), wording.count(after.parameters)),
+    ]
+    if before.score is not None and after.score is not None:
+        rows.append((f"score, {applied.samples:,} samples", f"{before.score:.4f}", f"{after.score:.4f}"))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    parts: list[RenderableType] = [table]
+    parts += [Text(f"left alone: {name}: {reason}") for name, reason in applied.outcome.skipped.items()]
+    parts += [Text(str(path)) for path in (applied.path, applied.page) if path is not None]
     terminal.print(Group(*parts), soft_wrap=not terminal.is_terminal)
 
 

@@ -1,6 +1,7 @@
 """Turns networks into trials: export, latency and score from the exported file, everything stored in the study."""
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,10 @@ class Bench:
     reference: list[Array] = field(default_factory=list)
     """The original's outputs on the search split, from torch."""
     reference_scores: np.ndarray[Any, Any] | None = None
+    tracker: str = ""
+    """Name of the tracker that training reports to."""
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    """What happened in every training run, with the trial that came of it."""
     _last: tuple[str, Network] | None = None
 
     def keep(self, network: Network) -> tuple[str, str]:
@@ -60,6 +65,10 @@ class Bench:
         digest = hashlib.sha256(container.save(network, folder / "new.slim").read_bytes()).hexdigest()
         (folder / "new.slim").replace(folder / f"{digest[:16]}.slim")
         return f"networks/{digest[:16]}.slim", digest
+
+    def training_folder(self, key: list[str]) -> Path:
+        """Where the training of one step of the search keeps its checkpoint and event files."""
+        return self.folder / "training" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
     def load(self, path: str) -> Network:
         return container.load(self.folder / path)

@@ -111,6 +111,10 @@ class Evidence:
             "discarded": [[number(t), t.why] for t in search.study.trials() if t.status == "dropped"],
             "study": [study_row(t) for t in search.study.trials()],
             "layers": self._layers(),
+            "training": [
+                {**curve, "trial": int(curve["trial"][1:]), "name": f"trial {int(curve['trial'][1:])}"}
+                for curve in self.bench.curves
+            ],
             "sensitivity": [row.as_json() for row in search.table.rows] if search.table is not None else [],
         }
         path = self._write(best, certificate["sentence"])

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from slimline.errors import SlimlineError
 from slimline.measure.machine import usable_cores
 from slimline.measure.statistics import Verdict
+from slimline.methods.distill.own_student import fitted
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic, op_name
 from slimline.methods.recipe import Recipe
@@ -29,7 +31,10 @@ from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
 from slimline.sources.source import Job, read_source
-from slimline.task import FileArrays, Splits, Task
+from slimline.task import FileArrays, Samples, Splits, Task
+from slimline.training.engine import check_tracker, processes
+from slimline.training.private import with_training_samples
+from slimline.training.workspace import Workspace
 
 CERTIFY_SECONDS, CERTIFY_SHARE = 110.0, 0.25
 """Set aside at the end of the search for the certify split and the final race: at most so long, at most this share."""
@@ -53,8 +58,11 @@ class Settings:
     resume: bool = False
     allow_code: bool = False
     """Let the code in a Keras file's Lambda layers run."""
+    tracker: str = ""
+    """A tracker that Accelerate knows by this name, such as ``tensorboard``; training reports to it."""
 
     def __post_init__(self) -> None:
+        check_tracker(self.tracker, self.out)
         if self.seed < 0:
             raise SlimlineError(f"The seed {self.seed} cannot be used: give a whole number, 0 or more.")
 
@@ -79,6 +87,11 @@ def optimize(
     Raises:
         SlimlineError: the input cannot be used; one sentence.
     """
+    if processes()[1] > 1:
+        raise SlimlineError(
+            "A search measures and cannot share its machine: run `slimline optimize` in one process, and "
+            "`slimline apply` with torchrun or accelerate launch to train a recipe on many."
+        )
     chosen = settings or Settings(Path(out))
     require_writable(chosen.out)
     job = read_source(model, task, allow_code=chosen.allow_code)
@@ -109,7 +122,7 @@ class Search:
         self.threads = usable_cores()
         torch.set_num_threads(self.threads)
         self.runtimes = self._runtimes(settings.runtimes)
-        self.task = job.task.read(network.input_names)
+        self.task = self._with_samples(job.task.read(network.input_names))
         self.splits: Splits = self.task.splits(settings.seed)
         self._check_score()
         container.save(network, settings.out / "original.slim")
@@ -122,13 +135,15 @@ class Search:
             **self.hashes,
             **budget_but_time,
             "score": self.task.describe_score(),
+            "augment": list(self.task.augment),
+            "student": "" if self.task.student is None else fitted(self.task.student, network).digest(),
             "seed": settings.seed,
             "runtimes": list(self.runtimes),
         }
         self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
         self.training_task = Task(
             validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment,
-            output=self.task.output,
+            output=self.task.output, student=self.task.student, synthetic=self.task.synthetic,
         )  # fmt: skip
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.bench = Bench(
@@ -142,6 +157,7 @@ class Search:
             listener=listener,
             identity=digest,
             given=job.file,
+            tracker=settings.tracker,
         )
         self.originals: list[Trial] = []
         self.free: list[Trial] = []
@@ -171,6 +187,23 @@ class Search:
             self.listener.note(f"without {name}: {reason}")
         chosen = [r.name for r in usable if r.name != REFERENCE and (not wanted or r.name in wanted)]
         return (REFERENCE, *chosen)
+
+    def _with_samples(self, task: Task) -> Task:
+        """The task with training samples; those made from the network are stored in the run's folder."""
+        if not task.wants_synthetic:
+            return task
+        self.listener.stage("Synthetic training samples, made from the network itself")
+        kept = self.settings.out / "synthetic.safetensors"
+        if kept.exists() and self.settings.resume:
+            stored = Samples({name: x.numpy() for name, x in load_file(kept).items()})
+            return replace(task, train=stored, synthetic=True)
+        made = with_training_samples(
+            task, self.network, self.settings.seed, Workspace(step=lambda d, t: self.listener.step(d, t, "synthesis"))
+        )
+        partial = kept.with_name(kept.name + ".partial")
+        save_file({name: torch.from_numpy(x) for name, x in made.train.inputs.items()}, partial)
+        partial.replace(kept)
+        return made
 
     def _check_score(self) -> None:
         """Fail in the first second, not after ten minutes, when outputs and labels do not match."""

@@ -3,26 +3,31 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 
 import torch
 
+from slimline.errors import SlimlineError
 from slimline.methods.adjust.logits import AdjustLogits, class_frequencies, last_layer, scores_by_strength
-from slimline.methods.distill.logits import Distill, matched_as
+from slimline.methods.distill.distill import Distill, Points
+from slimline.methods.distill.logits import matched_as
+from slimline.methods.distill.own_student import OwnStudent
 from slimline.methods.method import Method, needs_data
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.prune.readers import readers
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
+from slimline.search.students import students
 from slimline.search.study import Trial
 from slimline.search.table import IMPORTANCE, RECONSTRUCTION_SAMPLES, SensitivityTable
-from slimline.training.recover import faster_precision
-from slimline.training.teacher import teacher_outputs
-from slimline.training.views import Views
+from slimline.search.training_curves import trained_by
+from slimline.training.precision import step_speeds
+from slimline.training.workspace import Workspace
 
 MOST_CANDIDATES, MOST_UNTRAINED = 3, 5
 """Candidates before the full recovery. Where they are not trained they take a minute instead of a tenth of the time,
@@ -88,8 +93,9 @@ class StrengthSearch:
         self.samples = samples
         self.precision = "fp32"
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
-        self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original))
-        """Whether batch norm holds the scale of the activations behind most layers."""
+        self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original)) and not self.task.synthetic
+        """Whether batch norm holds the scale of the activations behind most layers. What it would learn from synthetic
+        samples does not hold for real ones, so there it is folded as if it were not enough."""
         self.skewed = self._skewed()
         """Whether the original answers one class far more often than others."""
         self.hopeful_drop = (STILL_HOPEFUL if self.normed else SAFE_ALREADY) * budget.max_drop
@@ -107,7 +113,7 @@ class StrengthSearch:
         for number in range(MOST_CANDIDATES if self.normed else MOST_UNTRAINED):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
             reserve = max(reserve, self.made[-1].trial.seconds if self.made else 0.0)
-            if not self._time_for(number, reserve, deadline):
+            if not self._time_for(f"candidate {number}", reserve, deadline):
                 break
             candidate = self._candidate((passing * failing) ** 0.5, short_seconds, seconds_per_epoch)
             self.made.append(candidate)
@@ -117,12 +123,58 @@ class StrengthSearch:
                 failing = candidate.strength
                 after = "after a short recovery" if self.normed else "before recovery"
                 self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points {after}")
-        runnable = [c for c in self.made if not c.trial.refused]
-        hopeful = [c for c in runnable if c.drop <= self.hopeful_drop]
-        if hopeful:
+        for student in students(self.task):
+            self._try_student(student, short_seconds, seconds_per_epoch, deadline)
+        if hopeful := self._hopeful():
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
-        elif runnable:
+        elif runnable := [c for c in self.made if not c.trial.refused]:
             self._finish(max(runnable, key=lambda c: c.strength), deadline)
+
+    def _hopeful(self) -> list[Candidate]:
+        """Candidates that may be inside the budget after a full recovery."""
+        return [c for c in self.made if not c.trial.refused and c.drop <= self.hopeful_drop]
+
+    def _try_student(self, student: Method, seconds: float, quarter_seconds_per_epoch: float, deadline: float) -> None:
+        """Recover a compact student like a candidate, where its file costs less than that of the best candidate.
+
+        What a student costs is measured before it is trained; one of ours that computes more than the best candidate
+        is not even measured.
+        """
+        name = student.line()
+        if not self._time_for(name, seconds + 2 * EXPORT_SECONDS, deadline):
+            self.bench.listener.note(f"{name}: no time left to try it")
+            return
+        try:
+            start = student.apply(self.original, self.task).network
+        except SlimlineError as reason:
+            self.bench.listener.note(f"{name}: {reason}")
+            return
+        best = min(self._hopeful(), key=lambda c: self._measured(c.trial), default=None)
+        if best is not None and not isinstance(student, OwnStudent) and macs(start) >= best.trial.macs:
+            self.bench.listener.note(f"{name}: computes more than {best.trial.id}")
+            return
+        finish = Recipe([student, *self.finish])
+        tail = Recipe(self.finish)
+        probe = self.bench.trial("probe", finish, self.base.place, lambda: tail.apply(start, self.task).network, False)
+        self.bench.time([probe])
+        limit, rival = (1.0, self.base.id) if best is None else (self._measured(best.trial), best.trial.id)
+        slower = probe.refused or self._measured(probe) >= limit
+        self.bench.drop_trial(probe, f"a probe of an untrained student{f'; costs more than {rival}' if slower else ''}")
+        if slower:
+            return
+        epochs = min(LONGEST_SHORT, seconds / self._epoch_seconds(macs(start), quarter_seconds_per_epoch))
+        methods: list[Method] = [student, self._distillation(round(epochs, 2))]
+        candidate = self._recover(self._measured(probe), methods, self.original, methods)
+        self.made.append(candidate)
+        if candidate.drop > self.hopeful_drop:
+            self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points after a short recovery")
+
+    def _measured(self, trial: Trial) -> float:
+        """The share of the whole network's cost that a file was measured to have."""
+        size = trial.size_bytes / self.base.size_bytes
+        if self.budget.minimize == "size" or trial.latency_ms is None or self.base.latency_ms is None:
+            return size
+        return (1 - SIZE_SHARE) * trial.latency_ms / self.base.latency_ms + SIZE_SHARE * size
 
     def _cost(self, widths: dict[str, int]) -> float:
         """Share of the whole network's cost that is left."""
@@ -142,9 +194,9 @@ class StrengthSearch:
         weakest = max(WEAKEST, floor + LEAST_SPAN * (1 - floor))
         return weakest, min(0.9 * weakest, floor)
 
-    def _time_for(self, number: int, reserve: float, deadline: float) -> bool:
+    def _time_for(self, what: str, reserve: float, deadline: float) -> bool:
         """Whether another candidate fits before the full recovery."""
-        return self._decide(f"candidate {number}", lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
+        return self._decide(what, lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
 
     def _finish(self, chosen: Candidate, deadline: float) -> None:
         left = self._decide("full recovery", lambda: deadline - self.bench.study.elapsed() - EXPORT_SECONDS)
@@ -166,8 +218,7 @@ class StrengthSearch:
         """
         whole, costs = self.table.whole, self.table.costs
         widths = allocate(self.table.rows, self._cost, strength, self.table.multiple)
-        quarter = costs.macs({g: self.table.narrowed(w, 0.25) for g, w in whole.items()})
-        seconds_per_epoch = quarter_seconds_per_epoch * costs.macs(widths) / quarter
+        seconds_per_epoch = self._epoch_seconds(costs.macs(widths), quarter_seconds_per_epoch)
         epochs = min(LONGEST_SHORT, seconds / seconds_per_epoch)
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
@@ -184,10 +235,17 @@ class StrengthSearch:
         candidate = self._recover(strength, methods, self.original, methods)
         return candidate if self.normed else replace(candidate, seconds_per_epoch=seconds_per_epoch)
 
+    def _epoch_seconds(self, work: float, quarter_seconds_per_epoch: float) -> float:
+        """Seconds per epoch of a network of so many MACs, from those of one at a quarter of every width."""
+        quarter = self.table.costs.macs({g: self.table.narrowed(w, 0.25) for g, w in self.table.whole.items()})
+        return quarter_seconds_per_epoch * work / quarter
+
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
         begun = time.monotonic()
         key = [Recipe([*methods, *self.finish]).to_yaml(), self.bench.identity]
-        stored = self.bench.study.once("recover", key, lambda: self._train(start, todo))
+        stored = self.bench.study.once(
+            "recover", key, lambda: self._train(start, todo, self.bench.training_folder(key))
+        )
         network = self.bench.load(stored["network"])
         adjustment = self._adjustment(network, key)
         recipe, tail = Recipe([*methods, *adjustment, *self.finish]), Recipe([*adjustment, *self.finish])
@@ -195,18 +253,20 @@ class StrengthSearch:
         self.bench.time([trial])
         trial.seconds = time.monotonic() - begun
         self.bench.study.save_trial(trial)
+        self.bench.curves += [{"trial": trial.id, **curve} for curve in stored["curves"]]
         return Candidate(strength, methods, network, stored["seconds_per_epoch"], trial)
 
-    def _train(self, network: Network, todo: list[Method]) -> dict[str, object]:
-        seconds, epochs = 0.0, 1.0
+    def _train(self, network: Network, todo: list[Method], folder: Path) -> dict[str, object]:
+        seconds, epochs, curves = 0.0, 1.0, []
         for method in todo:
             name = method.line()
-            outcome = method.apply(network, self.task, partial(self._report, name))
+            outcome = method.apply(network, self.task, self._workspace(name, folder))
             network = outcome.network
             network.history.append(name)
             if outcome.curve is not None and isinstance(method, Distill):
                 seconds, epochs = outcome.curve.seconds, method.epochs
-        return {"network": self.bench.keep(network)[0], "seconds_per_epoch": seconds / epochs}
+                curves.append(trained_by(name, outcome.curve, len(self.samples)))
+        return {"network": self.bench.keep(network)[0], "seconds_per_epoch": seconds / epochs, "curves": curves}
 
     def _skewed(self) -> bool:
         output = self.task.output
@@ -228,8 +288,13 @@ class StrengthSearch:
         strength = float(self.bench.study.once("adjustment of the logits", key, choose))
         return [AdjustLogits(strength=strength)] if strength else []
 
-    def _report(self, what: str, done: int, total: int) -> None:
-        self.bench.listener.step(done, total, what)
+    def _workspace(self, what: str, folder: Path) -> Workspace:
+        """Where a method of this search trains; what it does is told under its name."""
+        listener = self.bench.listener
+        return Workspace(
+            folder, tracker=self.bench.tracker, step=lambda done, total: listener.step(done, total, what),
+            note=listener.note,
+        )  # fmt: skip
 
     def _distillation(self, epochs: float) -> Distill:
         """How a pruned network is recovered.
@@ -256,10 +321,12 @@ class StrengthSearch:
         def probe() -> list[object]:
             small = PruneChannels(keep=0.25, importance="l1").apply(self.original, self.task).network
             few = self.samples.take(slice(0, distill.batch))
-            views = Views(few.tensors())
-            batches = distill.batches(views, teacher_outputs(self.original, views, "fp32"), few)
-            precision, seconds = faster_precision(small, batches, partial(distill.loss, matched=matched_as(self.task)))
-            return [precision, seconds[precision]]
+            task = replace(self.task, train=few, original=self.original)
+            batches = distill.batches(task, few, Points(), Workspace())
+            loss = distill.loss(small, batches, matched_as(self.task))
+            speeds = step_speeds(small, batches, loss, distill.plan(batches))
+            fastest = min(speeds.values(), key=lambda speed: speed.seconds)
+            return [fastest.precision, fastest.seconds]
 
         precision, seconds = self.bench.study.once("training speed", self.bench.identity, probe)
         return str(precision), float(seconds) * max(1, len(self.samples) // distill.batch)

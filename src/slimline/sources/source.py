@@ -184,9 +184,10 @@ def _near(path: Path) -> str:
 
 
 def read_job(path: Path, task: Task | None = None, allow_code: bool = False) -> Job:
-    """Run the user's `JOB.py` and take its ``model()``, ``task()`` and, if there, ``inputs()``.
+    """Run the user's `JOB.py` and take its ``model()``, ``task()`` and, if there, ``inputs()`` and ``student()``.
 
-    ``model()`` gives a torch module, a network, or the path of any other source, which is relative to the job's folder.
+    ``model()`` gives a torch module, a network, or the path of any other source, which is relative to the job's folder;
+    so does ``student()``, whose network goes into the task.
 
     Args:
         task: the task of a job that defines none.
@@ -208,21 +209,35 @@ def read_job(path: Path, task: Task | None = None, allow_code: bool = False) -> 
         raise SlimlineError(f"{path}: task() returned a {type(task).__name__}: return a slimline.Task.")
     model = _call(path, module, "model")
     inputs = _call(path, module, "inputs") if callable(getattr(module, "inputs", None)) else None
-    return _read(_model_of(path, model), task, inputs, allow_code)
+    read = _read(_model_of(path, model), task, inputs, allow_code)
+    if callable(getattr(module, "student", None)) and task.student is not None:
+        raise SlimlineError(f"{path} defines student(), but its task has a student too: leave out one of them.")
+    if not callable(getattr(module, "student", None)):
+        return read
+    return replace(read, task=replace(task, student=_student_of(path, module, read.network, allow_code)))
 
 
-def _model_of(path: Path, model: Any) -> Any:
+def _student_of(path: Path, module: ModuleType, network: Network, allow_code: bool) -> Network:
+    """What ``student()`` of the job at ``path`` returned, as a network with the original's example inputs."""
+    source = _model_of(path, _call(path, module, "student"), "student")
+    alone = len(network.examples) == 1  # a single input may be called anything
+    return _read(source, None, list(network.examples.values()) if alone else network.examples, allow_code).network
+
+
+def _model_of(path: Path, model: Any, function: str = "model") -> Any:
     """What ``model()`` of the job at ``path`` returned, as a source; never another job."""
     if isinstance(model, (nn.Module, Network)) or is_keras_model(model):
         return model
     if not isinstance(model, (str, Path)):
         raise SlimlineError(
-            f"{path}: model() returned a {type(model).__name__}: return a torch or Keras model, or the path of a model "
-            "file."
+            f"{path}: {function}() returned a {type(model).__name__}: return a torch or Keras model, or the path of a "
+            "model file."
         )
     found = path.parent / model
     if found.suffix == ".py":
-        raise SlimlineError(f"{path}: model() returned another job, {model}: return a torch module or a model file.")
+        raise SlimlineError(
+            f"{path}: {function}() returned another job, {model}: return a torch module or a model file."
+        )
     return found
 
 

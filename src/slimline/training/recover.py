@@ -1,161 +1,380 @@
-"""The loop that repairs a network: batches in, gradient steps, one cycle of the learning rate."""
+"""The loop that repairs a network: batches in, gradient steps, one cycle of the learning rate.
 
+It runs on Hugging Face Accelerate (`slimline.training.engine`): the same code trains in one process, in several on one
+machine and on many machines. A step's batch is the same however many processes share it, so their number does not
+change the result but for rounding (and the statistics of batch norms, which each process takes of its own share).
+
+A step depends on the weights, the plan and its own number only; a run that was killed goes on from its last checkpoint
+and ends with the very same weights.
+"""
+
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from slimline import __version__
 from slimline.errors import SlimlineError
-from slimline.network.network import Network
-from slimline.network.trace import put_tensor
+from slimline.network.network import Network, get_tensor
+from slimline.training.average import Average
+from slimline.training.batch import Batches, shares
+from slimline.training.checkpoint import (
+    optimizer_tensors,
+    read_checkpoint,
+    remove_checkpoint,
+    restore_optimizer_,
+    write_checkpoint,
+)
+from slimline.training.curve import WINDOW, Curve
+from slimline.training.engine import Engine
+from slimline.training.hook import Hook
+from slimline.training.layout import channels_last_, contiguous_, move_
+from slimline.training.lesson import Lesson, Loss, loss_identity
+from slimline.training.plan import Plan
+from slimline.training.watch import HISTOGRAM_SAMPLES, activation_histograms, sparsity, weight_histograms
+from slimline.training.workspace import Workspace
 
-GRADIENT_NORM_LIMIT = 5.0
-WARMUP_SHARE = 0.1
-PROBE_STEPS = 4
+EXPLODED = 100.0
+"""A window whose mean loss is so many times that of the first step ends the run."""
+LEAST_LOSS = 0.01
+"""A first loss counts as at least so much: that of a network which starts where its teacher is may only rise."""
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs by name and what the loss compares the outputs with."""
-
-    inputs: Mapping[str, Tensor]
-    targets: tuple[Tensor, ...]
-    labels: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train."""
-
-    steps: int
-    learning_rate: float
-    weight_decay: float = 1e-4
-    optimizer: str = "sgd"
-    """``sgd`` (Nesterov momentum) or ``adamw``."""
-    precision: str = "fp32"
-    """``fp32`` or ``bf16`` (autocast with fp32 weights)."""
-
-
-@dataclass
-class Curve:
-    """What happened: the mean loss of every 20 steps, and how long it took."""
-
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-NextBatch = Callable[[int], Batch]
-Loss = Callable[[tuple[Tensor, ...], Batch], Tensor]
-Progress = Callable[[int, int], None]
-
-
-def autocast(precision: str) -> AbstractContextManager[object]:
-    """A context in which convolutions and products run in ``precision``."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+Judge = Callable[[Network], float]
+"""The mean score on held-out data of a network in the mode of inference; higher is better."""
 
 
 def recover(
-    student: Network, next_batch: NextBatch, loss: Loss, plan: Plan, progress: Progress | None = None
+    student: Network,
+    batches: Batches,
+    loss: Loss,
+    plan: Plan,
+    judge: Judge | None = None,
+    hooks: Sequence[Hook] = (),
+    workspace: Workspace | None = None,
 ) -> tuple[Network, Curve]:
-    """Train a copy of ``student`` for ``plan.steps`` steps with a cosine schedule.
+    """Train a copy of ``student``; it comes back on the CPU in the mode of inference.
+
+    A loss that stops being a finite number or explodes ends the run: the best weights so far are handed back, and the
+    curve's notes say so. Where there is a judge the best are those of the best score, else those of the lowest loss.
+
+    Args:
+        judge: its score is watched; with ``plan.patience`` it ends the run early.
+        hooks: what methods do during training, in this order.
+        workspace: with a folder, a run that was killed is continued from its last checkpoint there.
 
     Raises:
-        SlimlineError: the loss stops being a finite number.
+        SlimlineError: batches that do not fit, a damaged checkpoint, or a tracker that is not there.
     """
-    trained = student.copy().set_training_(True)
-    channels_last_(trained)
-    parameters = [p for p in trained.module.parameters() if p.requires_grad]
-    optimizer = _optimizer(parameters, plan)
-    curve, started, recent = Curve(), time.monotonic(), []
-    for step in range(plan.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * schedule(step, plan.steps)
-        value = _step(trained, next_batch(step), loss, plan.precision)
-        if not math.isfinite(value):
+    run = _Run(student, batches, loss, plan, judge, hooks, workspace or Workspace())
+    devices = [run.engine.device] if run.engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        return run.all_steps()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        student: Network,
+        batches: Batches,
+        loss: Loss,
+        plan: Plan,
+        judge: Judge | None,
+        hooks: Sequence[Hook],
+        workspace: Workspace,
+    ) -> None:
+        self.batches, self.plan, self.judge, self.hooks, self.workspace = batches, plan, judge, hooks, workspace
+        self.identity = _identity(student, batches, plan, loss, hooks)
+        self.engine = Engine(workspace.tracker, workspace.folder, several_outputs=len(student.output_names) > 1)
+        if batches.size < self.engine.processes:
             raise SlimlineError(
-                f"Recovery diverged at step {step} of {plan.steps} (loss {value}): lower the learning rate "
-                f"(now {plan.learning_rate}) or look for extreme values in the training data."
+                f"{self.engine.processes} processes cannot share batches of {batches.size} samples: use larger batches "
+                "or fewer processes."
             )
-        torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_LIMIT)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        recent.append(value)
-        if len(recent) == 20 or step + 1 == plan.steps:
-            curve.steps.append(step + 1)
-            curve.losses.append(sum(recent) / len(recent))
-            recent.clear()
-            if progress is not None:
-                progress(step + 1, plan.steps)
-    curve.seconds = time.monotonic() - started
-    _contiguous_(trained)
-    return trained.set_training_(False), curve
+        network = student.copy().set_training_(True)
+        for hook in hooks:
+            network = hook.begin(network, plan.steps)
+        self.network = channels_last_(move_(network, self.engine.device))
+        self.lesson = Lesson(self.network, loss, plan.precision, self.engine.device, plan.compiled)
+        self.lesson.to(self.engine.device)
+        self.parameters = [p for p in self.lesson.parameters() if p.requires_grad]
+        self.optimizer = plan.make_optimizer(self.parameters)
+        self.wrapped, self.stepper = self.engine.prepare(self.lesson, self.optimizer)
+        self.scaler = torch.amp.GradScaler(self.engine.device.type, enabled=plan.precision == "fp16")
+        self.average = Average(self.network, plan.ema) if plan.ema else None
+        self.result = (self.average.network if self.average else self.network).twin(training=False)
+        self.curve = Curve(
+            plan.steps, precision=plan.precision, device=self.engine.device.type, processes=self.engine.processes
+        )
+        self.recent: list[Tensor] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_value, self.best_step, self.waited = -math.inf, 0, 0
+        self.stopped = ""
+        """Why training cannot go on, or need not."""
+        self.alone = self.engine.processes == 1 and self.engine.device.type == "cpu"
+        """Whether the loss of every step can be looked at for nothing."""
 
+    def all_steps(self) -> tuple[Network, Curve]:
+        started, first = time.monotonic(), self._resume()
+        self.saved, self.seconds_before = started, self.curve.seconds
+        self.engine.watch("training", {k: v for k, v in asdict(self.plan).items() if v is not None})
+        try:
+            if first == 0:
+                self._judge(0)
+            step = first
+            while step < self.plan.steps and not self.stopped:
+                self._step(step)
+                step += 1
+                self.curve.seconds = self.seconds_before + time.monotonic() - started
+                self._after(step)
+                self._checkpoint(step)
+        finally:
+            self.engine.end()
+        if self.stopped:
+            self._note(self.stopped)
+        if self.stopped or (self.plan.patience and self.judge is not None):
+            self._put(self.best)
+        self.curve.seconds = self.seconds_before + time.monotonic() - started
+        return self._delivered(), self.curve
 
-def _optimizer(parameters: list[torch.nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
-    """Weights decay; biases and the scales of norms do not."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if plan.optimizer == "adamw":
-        return torch.optim.AdamW(groups, plan.learning_rate)
-    return torch.optim.SGD(groups, plan.learning_rate, momentum=0.9, nesterov=True)
+    def _step(self, step: int) -> None:
+        """One update from one batch, which processes and parts of a step share."""
+        torch.manual_seed(_seed(self.plan.seed, step, self.engine.process))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(step)
+        for hook in self.hooks:
+            hook.before_step(self.network, step)
+        mine = shares(self.batches.size, self.engine.processes)[self.engine.process]
+        parts = shares(0, self.plan.accumulate, mine)
+        losses = []
+        for part in parts:
+            with self.engine.without_sync(self.wrapped, wanted=part is not parts[-1]):
+                losses.append(self._backward(step, part, penalised=part is parts[-1]))
+        total = torch.stack(losses).sum()
+        if self.alone and not math.isfinite(total):
+            name = self.batches.batch(step, mine).not_finite()
+            self._stop(
+                step, f"{name!r} of the batch holds NaN or infinity" if name else f"the loss became {float(total)}"
+            )
+            return
+        self.scaler.unscale_(self.optimizer)
+        norm = self.engine.accelerator.clip_grad_norm_(self.parameters, self.plan.gradient_norm)
+        if self.alone and not self.scaler.is_enabled() and not math.isfinite(norm):
+            self._stop(step, "the gradient holds numbers that are not finite")
+            return
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # leaves the step out where fp16 overflowed, and scales less from then on
+            self.scaler.update()
+        else:
+            self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        for hook in self.hooks:
+            hook.after_step(self.network, step)
+        if self.average is not None:
+            self.average.update(step)
+        self.recent.append(total)  # a number only when it is looked at, since a GPU would have to wait for it
+        if self.curve.start is None:
+            self.curve.start = self.engine.mean(float(total))
 
+    def _backward(self, step: int, rows: slice, penalised: bool) -> Tensor:
+        """Gradients of a part of a step's batch, weighted so that those of all parts add up to those of the mean."""
+        batch = self.batches.batch(step, rows).check(step).moved(lambda x: x.to(self.engine.device, non_blocking=True))
+        weight = len(batch) * self.engine.processes / self.batches.size
+        try:
+            value: Tensor = self.wrapped(batch) * weight
+        except (RuntimeError, ValueError, IndexError) as error:
+            shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in batch.tensors())
+            raise SlimlineError(
+                f"Training step {step + 1} failed on a batch of {shapes}: {str(error).strip().splitlines()[0]}."
+            ) from error
+        for hook in self.hooks if penalised else ():
+            penalty = hook.penalty(self.network, step)
+            value = value if penalty is None else value + penalty
+        self.engine.accelerator.backward(self.scaler.scale(value))
+        return value.detach()
 
-def schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero: a factor in (0, 1]."""
-    warmup = max(1, int(steps * WARMUP_SHARE))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    def _after(self, done: int) -> None:
+        """What is looked at between steps."""
+        if self.stopped:
+            return
+        if len(self.recent) == WINDOW or done == self.plan.steps:
+            self._window(done)
+        if self.plan.judgement_after(done) and not self.stopped:
+            self._judge(done)
 
+    def _window(self, done: int) -> None:
+        """One entry of the curve; a loss that exploded ends the run here."""
+        mean = self.engine.mean(float(torch.stack(self.recent).double().mean()))
+        self.recent.clear()
+        first = mean if self.curve.start is None else self.curve.start
+        if not math.isfinite(mean) or mean > EXPLODED * max(abs(first), LEAST_LOSS):
+            self._stop(done - 1, f"the loss exploded to {mean:.3g} from {first:.3g}")
+            return
+        rate, zeros = self.plan.rate(done - 1), sparsity(self.network)
+        self.curve.add(done, mean, rate, zeros)
+        self.engine.log({"loss": mean, "learning rate": rate, "sparsity": zeros}, done)
+        if self.judge is None and -mean > self.best_value:
+            self._keep(-mean, done)
+        self.workspace.step(done, self.plan.steps)
 
-def _step(network: Network, batch: Batch, loss: Loss, precision: str) -> float:
-    inputs = (batch.inputs[name] for name in network.input_names)
-    with autocast(precision):
-        outputs = network.module(*(channels_last(x) for x in inputs))
-    # What holds whole numbers has no gradient.
-    value = loss(tuple(o.float() for o in outputs if o.is_floating_point()), batch)
-    value.backward()  # type: ignore[no-untyped-call]
-    return float(value.detach())
+    def _judge(self, done: int) -> None:
+        """The score on held-out data, which the main process takes; too long without a better one ends the run."""
+        if self.judge is None:
+            if done == 0:
+                self._keep(-math.inf, 0)
+            return
+        score = self.engine.from_main(self.judge(self.result) if self.engine.main else 0.0)
+        if not math.isfinite(score):
+            self._note(f"The score after step {done} of {self.plan.steps} is {score}: it does not count.")
+            score = -math.inf
+        if done == 0:
+            self._keep(score, 0)
+        if score > -math.inf:
+            self._told(score, done)
+        if score > self.best_value:
+            self._keep(score, done)
+        elif done > 0:
+            self._waited(done)
 
+    def _told(self, score: float, done: int) -> None:
+        """Put a score into the curve and the tracker, with the distributions of weights and activations."""
+        self.curve.judged.append(done)
+        self.curve.scores.append(score)
+        self.engine.log({"score": score}, done)
+        if self.workspace.tracker and self.engine.main:
+            few = self.batches.batch(0, slice(0, min(HISTOGRAM_SAMPLES, self.batches.size)))
+            inputs = {name: x.to(self.engine.device) for name, x in few.inputs.items()}
+            self.engine.histograms(weight_histograms(self.result) | activation_histograms(self.result, inputs), done)
 
-def channels_last(x: Tensor) -> Tensor:
-    """An image batch with its channels innermost in memory; other tensors as they are."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def channels_last_(network: Network) -> Network:
-    """Store 4-d weights channels last, which convolutions on CPUs prefer; edits this network."""
-    for parameter in network.module.parameters():
-        parameter.data = channels_last(parameter.data)
-    return network
-
-
-def _contiguous_(network: Network) -> None:
-    for name, tensor in network.weights().items():
-        if not tensor.is_contiguous():
-            kept = tensor.detach().contiguous()
-            put_tensor(
-                network.module, name, torch.nn.Parameter(kept) if isinstance(tensor, torch.nn.Parameter) else kept
+    def _waited(self, done: int) -> None:
+        """Another judgement without a better score."""
+        self.waited += 1
+        if self.plan.patience and self.waited >= self.plan.patience and done < self.plan.steps:
+            self.stopped = (
+                f"Training ended early, after step {done} of {self.plan.steps}: no better score in {self.waited} "
+                f"judgements; the weights of step {self.best_step} were kept."
             )
 
+    def _keep(self, value: float, done: int) -> None:
+        """These weights are the best so far."""
+        self.best_value, self.best_step, self.waited = value, done, 0
+        self.best = {name: tensor.detach().clone() for name, tensor in self.result.weights().items()}
 
-def faster_precision(student: Network, next_batch: NextBatch, loss: Loss) -> tuple[str, dict[str, float]]:
-    """The precision whose training step is faster on this machine, and seconds per step of both.
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        """Hand back these weights."""
+        for name, tensor in self.result.weights().items():
+            tensor.copy_(weights[name])
 
-    The two take turns, so that a busy moment hits both.
-    """
-    best = {"fp32": math.inf, "bf16": math.inf}
-    for precision in ("fp32", "bf16") * PROBE_STEPS:
-        probe = channels_last_(student.copy().set_training_(True))
-        batch = next_batch(0)
-        started = time.perf_counter()
-        _step(probe, batch, loss, precision)
-        best[precision] = min(best[precision], time.perf_counter() - started)
-    return min(best, key=best.__getitem__), best
+    def _stop(self, step: int, what: str) -> None:
+        """Training cannot go on after this step."""
+        kept = f"the weights of step {self.best_step}" if self.best_step else "the weights as they came"
+        self.stopped = (
+            f"Training stopped at step {step + 1} of {self.plan.steps}: {what}; {kept} were kept. Lower the learning "
+            f"rate (now {self.plan.learning_rate:g}) or look for extreme values in the training data."
+        )
+
+    def _note(self, text: str) -> None:
+        self.curve.notes.append(text)
+        self.workspace.note(text)
+
+    def _delivered(self) -> Network:
+        """What is handed back: a network on the CPU, in the mode of inference, that shares nothing with the run."""
+        trained = self.network.twin(training=False).copy()
+        with torch.no_grad():
+            for name, tensor in self.result.weights().items():
+                get_tensor(trained.module, name).copy_(tensor)
+        contiguous_(move_(trained, torch.device("cpu")))
+        for hook in self.hooks:
+            trained = hook.end(trained)
+        if self.workspace.folder is not None and self.engine.main:
+            remove_checkpoint(self.workspace.folder)
+        return trained.set_training_(False)
+
+    def _checkpoint(self, done: int) -> None:
+        """Store the run where it is due. A disk that is full does not end the training, only the storing."""
+        folder, now = self.workspace.folder, time.monotonic()
+        if self.stopped or folder is None or not self.engine.main or now - self.saved < self.workspace.checkpoint_s:
+            return
+        if self.recent and self.engine.processes > 1:
+            return  # each process knows its own losses only; at the end of a window there is nothing to know
+        facts = {
+            "identity": self.identity, "step": done, "curve": self.curve.as_json(),
+            "recent": [float(loss) for loss in self.recent],
+            "best": [self.best_value if self.best_value > -math.inf else None, self.best_step, self.waited],
+            "scaler": self.scaler.state_dict(),
+        }  # fmt: skip
+        failed = write_checkpoint(folder, self._tensors(), facts)
+        if failed:
+            self._note(
+                f"No checkpoint can be written to {folder} ({failed}): training goes on, but cannot be continued if it "
+                "is stopped; make room there."
+            )
+            self.workspace = replace(self.workspace, folder=None)
+        self.saved = time.monotonic()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that changes during a run, by name."""
+        parts: dict[str, dict[str, Tensor]] = {
+            "weights": self.network.weights(),
+            "loss": dict(self.lesson.loss.state_dict()) if isinstance(self.lesson.loss, nn.Module) else {},
+            "average": self.average.network.weights() if self.average else {},
+            "best": self.best,
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        parts |= {f"hook {i}": hook.tensors() for i, hook in enumerate(self.hooks)}
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def _resume(self) -> int:
+        """Take up a stored run; the number of steps it had done."""
+        folder = self.workspace.folder
+        stored = None if folder is None else read_checkpoint(folder)
+        if stored is not None and stored[1]["identity"] != self.identity:
+            self._note(f"The checkpoint in {folder} is that of another training: beginning anew.")
+            stored = None
+        first = 0 if stored is None else int(stored[1]["step"])
+        if self.engine.mean(first) != first:
+            raise SlimlineError(
+                f"The processes do not see the same checkpoint in {folder}: give a folder that all machines share."
+            )
+        if stored is not None:
+            self._restore(*stored)
+            self._note(f"Continued after step {first} of {self.plan.steps}.")
+        return first
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.curve = Curve(**facts["curve"])
+        self.recent = [torch.tensor(loss) for loss in facts["recent"]]
+        value, self.best_step, self.waited = facts["best"]
+        self.best_value = -math.inf if value is None else value
+        self.scaler.load_state_dict(facts["scaler"])
+        apart: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            apart.setdefault(part, {})[rest] = tensor
+        self.best = {n: t.to(self.engine.device) for n, t in apart.pop("best").items()}
+        restore_optimizer_(self.optimizer, apart.pop("optimizer", {}))
+        ours = self._tensors()
+        for part, stored in apart.items():
+            for name, tensor in stored.items():
+                ours[f"{part}/{name}"].copy_(tensor)
+
+
+def _identity(student: Network, batches: Batches, plan: Plan, loss: Loss, hooks: Sequence[Hook]) -> str:
+    """What a checkpoint must have in common with a run that continues it. How many processes share it is free."""
+    learnt = [batches.identity, batches.size, loss_identity(loss), [hook.identity for hook in hooks]]
+    text = json.dumps([asdict(plan), student.digest(), *learnt, __version__])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _seed(seed: int, step: int, process: int) -> int:
+    return int(np.random.SeedSequence((seed, step, process)).generate_state(1)[0])

@@ -1,6 +1,6 @@
-"""The original's answers to every view of every training sample, computed once."""
+"""What the original answers to the training samples: asked once and kept, or asked in every step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,53 +8,59 @@ from torch import Tensor
 
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
-from slimline.training.recover import autocast, channels_last, channels_last_
+from slimline.network.taps import with_taps
+from slimline.training.engine import Engine
+from slimline.training.layout import channels_last, channels_last_, move_
+from slimline.training.lesson import autocast
 from slimline.training.views import Views
 
 TEACHER_BATCH = 256
 
 
 class Teacher:
-    """A network that answers and never learns; its answer is its first output of floating-point numbers."""
+    """A network that answers and never learns.
 
-    def __init__(self, network: Network, precision: str) -> None:
-        self.network = channels_last_(network.copy().set_training_(False))
+    Its answer is its first output of floating-point numbers, and behind it the values of the nodes called ``taps``.
+    """
+
+    def __init__(self, network: Network, precision: str, taps: Sequence[str] = ()) -> None:
+        self.device = Engine().device
+        whole = channels_last_(move_(network.copy().set_training_(False), self.device))
+        self.network = with_taps(whole, taps) if taps else whole
+        self.own = len(network.output_names)
         self.precision = precision
 
-    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The answer to a batch, in float32.
+    def answer(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The answers to a batch, in float32.
 
         Raises:
             SlimlineError: every output holds whole numbers.
         """
-        with torch.no_grad(), autocast(self.precision):
-            outputs = self.network.module(*(channels_last(inputs[name]) for name in self.network.input_names))
-        floating = [output for output in outputs if output.is_floating_point()]
+        given = [channels_last(inputs[name].to(self.device)) for name in self.network.input_names]
+        with torch.no_grad(), autocast(self.precision, self.device.type):
+            outputs = self.network.module(*given)
+        floating = [output for output in outputs[: self.own] if output.is_floating_point()]
         if not floating:
             raise SlimlineError(
                 f"No output of the network ({', '.join(self.network.output_names)}) holds floating-point numbers, so "
                 "there is nothing to learn from: take the network without its last step, such as an argmax."
             )
-        first: Tensor = floating[0].float()
-        return first
+        return (floating[0].float(), *(tap.float() for tap in outputs[self.own :]))
 
     def bytes_for(self, views: Views) -> int:
         """Size of the answers to all views."""
         few = np.arange(min(2, len(views)))
-        answer = self.answer(views.batch(few, np.zeros_like(few)))
+        answer = self.answer(views.batch(few, np.zeros_like(few)))[0]
         return answer.numel() * answer.element_size() * len(views) * views.count // len(few)
 
 
-def teacher_outputs(
-    teacher: Network, views: Views, precision: str, progress: Callable[[int, int], None] | None = None
-) -> Tensor:
-    """The answers of ``teacher`` to every view: (views, samples, ...) float32."""
-    asked = Teacher(teacher, precision)
+def teacher_outputs(asked: Teacher, views: Views, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    """The answers of a teacher to every view: (views, samples, ...) float32, on the CPU."""
     answers = torch.empty(0)
     for view in range(views.count):
         for start in range(0, len(views), TEACHER_BATCH):
             index = np.arange(start, min(start + TEACHER_BATCH, len(views)))
-            answer = asked.answer(views.batch(index, np.full(len(index), view)))
+            answer = asked.answer(views.batch(index, np.full(len(index), view)))[0].cpu()
             if not len(answers):  # room for all of them at once: joining pieces would take twice the memory
                 answers = torch.empty(views.count, len(views), *answer.shape[1:])
             answers[view, start : start + len(index)] = answer

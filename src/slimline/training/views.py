@@ -1,57 +1,96 @@
-"""A finite set of views of every sample, so that the teacher has to answer each only once."""
+"""Views of every sample: finitely many, so that the teacher answers each only once, or a fresh one for every number."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-SHIFT_SHARE = 14
-"""Images are shifted by up to 1/14 of their side: 2 pixels of 28."""
+from slimline.numerics.augment import Augmenter, Draws, augmentations
+
+STATISTICS_SAMPLES = 1000
+"""How many samples, spread over all, tell the mean and the deviation of an input."""
+FRESH_KEPT = 4
+"""Endless views whose draws are kept; an epoch that is over never asks for its view again."""
 
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Views:
-    """View 0 of a sample is the sample itself; further views mirror (half of them) and shift its images.
+    """View 0 of a sample is the sample itself; in further views its images are changed at random.
 
     Args:
-        inputs: tensors by input name, batch axis first; only those of 4 axes (images) differ between views.
-        count: views per sample.
+        inputs: tensors by input name, batch axis first; only floating-point ones of 4 axes (images) differ between
+            views. Those of one sample move together.
+        count: views per sample; 0 for no end of them. The changes of a view are drawn for all samples when it is first
+            asked for, so batches of few different views are the fast ones.
+        augment: what changes, as in `Task`.
     """
 
     inputs: Mapping[str, Tensor]
     count: int = 1
     seed: int = 0
+    augment: str | Iterable[str] = "image"
+    _drawn: dict[tuple[int, str], Draws] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = augmentations(self.augment) if self.count != 1 else ()
+        object.__setattr__(self, "augment", names)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def batch(self, index: Index, view: Index) -> dict[str, Tensor]:
         """Samples ``index``, each in its view ``view``; the same pair always gives the same tensors."""
-        if self.count == 1:
-            return {name: x[torch.from_numpy(index)] for name, x in self.inputs.items()}
-        return {
-            name: self._images(x, index, view) if x.ndim == 4 else x[torch.from_numpy(index)]
-            for name, x in self.inputs.items()
-        }
+        batch = {name: x[torch.from_numpy(index)] for name, x in self.inputs.items()}
+        changed = np.flatnonzero(view)
+        if len(changed):
+            rows = torch.from_numpy(changed)
+            for name, augmenter in self._augmenters.items():
+                draws = self._rows(name, index[changed], view[changed])
+                batch[name][rows] = augmenter.apply(batch[name][rows], draws, *self._statistics[name])
+        return batch
 
-    def _images(self, images: Tensor, index: Index, view: Index) -> Tensor:
-        n, (height, width) = len(images), images.shape[2:]
-        reach = max(1, min(height, width) // SHIFT_SHARE)
-        rng = np.random.default_rng(self.seed)
-        mirror = rng.random((self.count, n)) < 0.5
-        dy, dx = rng.integers(0, 2 * reach + 1, (2, self.count, n))
-        mirror[0], dy[0], dx[0] = False, reach, reach
-        picked = images[torch.from_numpy(index)]
-        picked = torch.where(torch.from_numpy(mirror[view, index])[:, None, None, None], picked.flip(3), picked)
-        padded = F.pad(picked, (reach,) * 4)
-        rows = (torch.from_numpy(dy[view, index])[:, None] + torch.arange(height))[:, None, :, None]
-        columns = (torch.from_numpy(dx[view, index])[:, None] + torch.arange(width))[:, None, None, :]
-        sample = torch.arange(len(index))[:, None, None, None]
-        channel = torch.arange(images.shape[1])[None, :, None, None]
-        return padded[sample, channel, rows, columns]
+    @cached_property
+    def _augmenters(self) -> dict[str, Augmenter]:
+        names = tuple(self.augment)
+        sizes = {
+            name: (x.shape[2], x.shape[3])
+            for name, x in self.inputs.items()
+            if names and x.ndim == 4 and x.is_floating_point()
+        }
+        return {name: Augmenter(names, size, next(iter(sizes.values()))) for name, size in sizes.items()}
+
+    @cached_property
+    def _statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of every channel of the images."""
+        found = {}
+        for name in self._augmenters:
+            some = self.inputs[name][:: -(-len(self) // STATISTICS_SAMPLES)]
+            some = some if some.dtype == torch.float64 else some.float()
+            deviation, mean = torch.std_mean(some, (0, 2, 3), correction=0, keepdim=True)
+            found[name] = mean, torch.where(deviation > 0, deviation, 1.0)
+        return found
+
+    def _rows(self, name: str, index: Index, view: Index) -> Draws:
+        """What is drawn for each of the pairs; no view is 0."""
+        found: Draws = {}
+        for number in np.unique(view).tolist():
+            place = torch.from_numpy(np.flatnonzero(view == number))
+            picked = torch.from_numpy(index)[place]
+            for key, values in self._draw(number, name).items():
+                if key not in found:
+                    found[key] = values.new_empty(len(index), *values.shape[1:])
+                found[key][place] = values[picked]
+        return found
+
+    def _draw(self, view: int, name: str) -> Draws:
+        if (view, name) not in self._drawn:
+            if self.count == 0 and len(self._drawn) >= FRESH_KEPT * len(self._augmenters):
+                self._drawn.clear()
+            self._drawn[view, name] = self._augmenters[name].draw(len(self), self.seed, view)
+        return self._drawn[view, name]

@@ -22,12 +22,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
+from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.remembered import Remembered
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_bias_
 from slimline.scores import SAME_NUMBERS, SOFTMAX, FirstOutput
 from slimline.task import Array, Samples, Task
+from slimline.training.workspace import Workspace
 
 BATCH = 32
 LAYERS = frozenset(f"{name}.default" for name in ("linear", "conv1d", "conv2d", "conv3d")) | {"conv2d.padding"}
@@ -46,7 +47,7 @@ class AdjustLogits(Method):
     needs = frozenset({"data", "float weights"})
     cites = ("menon2021longtail",)
 
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         samples = needs_data("Logit adjustment", task, network).take(slice(0, self.samples))
         assert task is not None
         if task.original is None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
+from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.prune.l1 import l1_importance
 from slimline.methods.prune.obs import obs_importance
 from slimline.methods.prune.reconstruct import reconstruct
@@ -27,6 +27,7 @@ from slimline.methods.prune.taylor import taylor_importance
 from slimline.network.axes import AxisGroups, Group, axis_groups, prune
 from slimline.network.network import Network
 from slimline.task import Task
+from slimline.training.workspace import Workspace
 
 Importance = Callable[[Network, list[Group], Task | None], dict[str, NDArray[np.float64]]]
 IMPORTANCES: dict[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance, "obs": obs_importance}
@@ -60,7 +61,7 @@ class PruneChannels(Method):
     needs = frozenset({"float weights"})
     cites = ("li2017pruning", "fang2023depgraph")
 
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         found = axis_groups(network)
         widths = self.chosen_widths(found)
         smaller = [g for g in found.groups if widths[g.name] < g.width]

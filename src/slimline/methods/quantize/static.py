@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, Progress, needs_data, param, register
+from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.remembered import Remembered
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
@@ -32,6 +32,7 @@ from slimline.numerics.affine import affine_parameters, quantize_symmetric, symm
 from slimline.numerics.formats import IntFormat, int_format
 from slimline.scores import SOFTMAX
 from slimline.task import Samples, Task
+from slimline.training.workspace import Workspace
 
 decomposed = torch.ops.quantized_decomposed
 BATCH = 64
@@ -98,7 +99,7 @@ class QuantizeStatic(Method):
     leaves = frozenset({"int weights"})
     cites = ("jacob2018quantization", "wu2020integer")
 
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         samples = needs_data("Static quantisation", task, network).take(slice(0, self.samples))
         result = network.copy().set_training_(False)
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.methods.method import Method, Outcome, Progress, register
+from slimline.methods.method import Method, Outcome, register
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_bias_, set_weight
 from slimline.task import Task
+from slimline.training.workspace import Workspace
 
 aten = torch.ops.aten
 FOLDS_INTO = (
@@ -44,7 +45,7 @@ class FoldBatchNorm(Method):
     needs = frozenset({"float weights"})
     cites = ("jacob2018quantization",)
 
-    def apply(self, network: Network, task: Task | None = None, progress: Progress | None = None) -> Outcome:
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
         changed, skipped = [], {}
         for node in list(result.module.graph.nodes):

@@ -1,0 +1,211 @@
+"""Recovery of the demo network at half of every width (a quarter of the MACs): how much, how fast, in how much memory.
+
+* Points lost with labels, without labels and without data, from the same pruned network and in the same number of
+  steps; the curves of all three are drawn in results/recovery.html.
+* The time of a training step against a plain PyTorch loop of the same work, and what bf16 and compiling change.
+* Peak memory of distillation against that of running the original and of training the student alone.
+* Steps per second of 1, 2 and 4 processes.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import recovery_worker as worker
+import slimline as sl
+from record import RESULTS, write
+from slimline.demo.job import HERE, task
+from slimline.measure.machine import usable_cores
+from slimline.measure.statistics import paired_drop, ratio_interval
+from slimline.network.cost import macs
+from slimline.network.network import Network
+from slimline.report.certificate import TrainingCurve
+from slimline.report.training import write_training_page
+from slimline.search.training_curves import trained_by
+from slimline.task import Samples
+from slimline.training.hook import Hook
+from slimline.training.layout import channels_last_
+from slimline.training.plan import Plan
+from slimline.training.private import with_training_samples
+from slimline.training.recover import recover
+
+STEPS, VIEWS, LABEL_WEIGHT = 1500, 3, 0.3
+ROUNDS, ROUND_STEPS, WARMUP = 8, 24, 6
+PROCESSES, SCALE_STEPS = (1, 2, 4), 40
+SEED = 0
+
+
+def main() -> None:
+    """Everything in turn; nothing else may run on the machine."""
+    started = time.monotonic()
+    torch.set_num_threads(usable_cores())
+    summary: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for part in (speeds, memory, scaling, points_lost):
+        found, measured = part()
+        summary |= found
+        rows += measured
+        print(json.dumps(found), flush=True)
+    write("recovery", summary, rows, [SEED], time.monotonic() - started)
+
+
+def points_lost() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Recover in three ways and draw the curves; scores of the delivered networks come from the certify split."""
+    original, student = sl.load(HERE / "network.slim"), worker.student_network()
+    given = task().read(original.input_names)
+    splits = given.splits(SEED)
+    unlabelled = Samples(splits.train.inputs)
+    ways = {
+        "with labels": (replace(given, train=splits.train), LABEL_WEIGHT),
+        "without labels": (replace(given, train=unlabelled), 0.0),
+        "without data": (replace(given, train="synthetic"), 0.0),
+    }
+    whole = accuracies(original, splits.certify)
+    rows, curves = [], []
+    summary = {"macs_left": macs(student) / macs(original), "points_lost_before": drop(whole, student, splits.certify)}
+    for name, (way, weight) in ways.items():
+        begun = time.monotonic()
+        job = with_training_samples(replace(way, validate=splits.search), original, SEED).with_original(original)
+        made = time.monotonic() - begun
+        n = len(job.decided(original).train)
+        distill = sl.Distill(
+            epochs=STEPS * worker.BATCH / n, batch=worker.BATCH, views=VIEWS, label_weight=weight, precision="bf16",
+            judgements=15,
+        )  # fmt: skip
+        outcome = distill.apply(student, job)
+        lost = paired_drop(whole, accuracies(outcome.network, splits.certify))
+        key = name.replace(" ", "_")
+        summary |= {f"points_lost_{key}": 100 * lost.drop, f"points_lost_{key}_upper": 100 * lost.upper}
+        rows.append({
+            "way": name, "samples": n, "steps": STEPS, "points_lost": 100 * lost.drop, "upper": 100 * lost.upper,
+            "n": lost.n, "seconds_making_data": made, "seconds_training": outcome.curves[0][1].seconds,
+        })  # fmt: skip
+        told = trained_by(distill.line(), outcome.curves[0][1], n)
+        curves.append(TrainingCurve(name=name, trial=None, **told))
+    score = float(np.mean(accuracies(original, splits.search)))
+    title = "Recovery of the demo network at a quarter of its MACs"
+    write_training_page(curves, RESULTS / "recovery.html", title, score, 0.01, "accuracy")
+    return summary, rows
+
+
+def accuracies(network: Network, samples: Samples) -> np.ndarray[Any, Any]:
+    """1 for every sample whose class is right."""
+    assert samples.labels is not None
+    images = torch.from_numpy(samples.inputs["image"])
+    answers = torch.cat([network.run({"image": part})[0].argmax(1) for part in images.split(256)])
+    return (answers.numpy() == samples.labels).astype(np.float64)
+
+
+def drop(whole: np.ndarray[Any, Any], network: Network, samples: Samples) -> float:
+    """Points lost."""
+    return 100 * paired_drop(whole, accuracies(network, samples)).drop
+
+
+class Clock(Hook):
+    """When every step began."""
+
+    def __init__(self) -> None:
+        self.began: list[float] = []
+
+    def before_step(self, network: Network, step: int) -> None:
+        self.began.append(time.perf_counter())
+
+
+def ours(student: Network, plan: Plan, data: Any) -> float:
+    """Median seconds of a step of the loop."""
+    clock = Clock()
+    recover(student, data, worker.cross_entropy, plan, hooks=[clock])
+    return float(np.median(np.diff(clock.began)[WARMUP:]))
+
+
+def plain(student: Network, plan: Plan, data: Any) -> float:
+    """Median seconds of a step of a loop as one would write it by hand, with the same work in it."""
+    network = channels_last_(student.copy().set_training_(True))
+    parameters = list(network.module.parameters())
+    optimizer = torch.optim.SGD(parameters, plan.learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.steps)
+    images, labels = data.views.inputs["image"], data.labels
+    began = []
+    for _ in range(plan.steps):
+        began.append(time.perf_counter())
+        index = torch.randint(len(images), (worker.BATCH,))
+        batch = images[index].contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(network.module(batch)[0], labels[index])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, plan.gradient_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        float(loss.detach())
+    return float(np.median(np.diff(began)[WARMUP:]))
+
+
+def speeds() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ratios from rounds in which the contestants take turns."""
+    student, data = worker.student_network(), worker.labelled(worker.samples())
+    plan = Plan(ROUND_STEPS + WARMUP, worker.RATE)
+    contestants = {
+        "plain": lambda: plain(student, plan, data),
+        "fp32": lambda: ours(student, plan, data),
+        "bf16": lambda: ours(student, replace(plan, precision="bf16"), data),
+        "fp32 compiled": lambda: ours(student, replace(plan, compiled=True), data),
+        "bf16 compiled": lambda: ours(student, replace(plan, precision="bf16", compiled=True), data),
+    }
+    rows: list[dict[str, Any]] = []
+    for number in range(ROUNDS):
+        order = np.random.default_rng((SEED, number)).permutation(list(contestants))
+        found = {name: contestants[name]() for name in order}
+        rows += [{"round": number, "step": name, "seconds": found[name]} for name in contestants]
+    seconds = {name: np.array([r["seconds"] for r in rows if r["step"] == name]) for name in contestants}
+    summary: dict[str, Any] = {
+        f"seconds_per_step_{n.replace(' ', '_')}": float(np.median(s)) for n, s in seconds.items()
+    }
+    for key, (above, below) in {
+        "step_time_against_plain": ("fp32", "plain"),
+        "bf16_speedup": ("fp32", "bf16"),
+        "compiled_speedup": ("fp32", "fp32 compiled"),
+        "bf16_compiled_speedup": ("fp32", "bf16 compiled"),
+    }.items():
+        ratio = ratio_interval(np.log(seconds[above] / seconds[below]))
+        summary |= {key: ratio.value, f"{key}_low": ratio.low, f"{key}_high": ratio.high}
+    return summary, rows
+
+
+def memory() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Peak resident memory in processes of their own, beyond what the imports and the data take."""
+    rows = [
+        _run([sys.executable, worker.__file__, "memory", what]) for what in ("base", "original", "student", "distill")
+    ]
+    peak = {row["what"]: row["peak_bytes"] for row in rows}
+    more = {what: peak[what] - peak["base"] for what in ("original", "student", "distill")}
+    ratio = more["distill"] / (more["original"] + more["student"])
+    return {"peak_memory_ratio": ratio, "peak_memory_bytes": peak["distill"]}, rows
+
+
+def scaling() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Steps per second of several processes with one thread each."""
+    rows = []
+    for count in PROCESSES:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+        rows.append(_run([*launcher, "--master-port", "0", worker.__file__, "scale", str(SCALE_STEPS)]))
+    speed = {row["processes"]: row["steps"] / row["seconds"] for row in rows}
+    return {f"steps_per_second_{count}_processes": speed[count] for count in PROCESSES}, rows
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    """What a program prints last, as JSON."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""A shallower student: residual blocks are taken out, evenly over the depth; the others keep their weights.
+
+Fan, Grave, Joulin (2020). Reducing Transformer Depth on Demand with Structured Dropout. arXiv:1909.11556, section 3.
+Sajjad et al. (2023), On the Effect of Dropping Layers of Pre-trained Transformer Models, arXiv:2004.03844, section 3.
+That residual networks survive it: Huang et al. (2016), Deep Networks with Stochastic Depth, arXiv:1603.09382.
+
+    x + f(x)  ->  x        for all but about keep of the blocks f
+
+Ours differs: blocks are found in the graph, so convolutional ones and the two halves of a transformer layer are one
+case. Blocks with attention and those without are thinned apart, since every second half of a transformer layer would be
+all of its attention; where both alternate, whole layers go. Nothing was trained to lose blocks: a `Distill` has to
+follow. A norm behind the sum (post-norm transformers) stays. A network without such a block is an error, since a
+student as large as its teacher is not what was asked for.
+Helps: where many blocks of one shape follow each other, on every runtime.  Does not: reach blocks that change the
+shape, whose shortcut computes something.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Graph, Node
+
+from slimline.errors import SlimlineError
+from slimline.methods.method import Method, Outcome, param, register
+from slimline.network.cost import CONVOLUTIONS, PRODUCTS, weight_name
+from slimline.network.network import Network
+from slimline.network.shapes import node_shapes
+from slimline.task import Task
+from slimline.training.workspace import Workspace
+
+aten = torch.ops.aten
+ATTENTION = aten.scaled_dot_product_attention.default
+LAYERS = {*CONVOLUTIONS, *PRODUCTS, aten.linear.default, ATTENTION}
+REASONS_TOLD = 3
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A sum of which one operand is computed from the other."""
+
+    sum: Node
+    shortcut: int
+    """Which operand of the sum passes unchanged: 0 or 1."""
+    between: frozenset[Node]
+    """What is computed on the way from the shortcut to the other operand."""
+
+    @property
+    def kept(self) -> Node:
+        """The operand that passes unchanged."""
+        operand = self.sum.args[self.shortcut]
+        assert isinstance(operand, Node)
+        return operand
+
+    @property
+    def layers(self) -> list[Node]:
+        return [node for node in self.sum.graph.nodes if node in self.between and node.target in LAYERS]
+
+    @property
+    def attends(self) -> bool:
+        """Whether positions are mixed by products of two activations."""
+        return any(n.target is ATTENTION or (n.target in PRODUCTS and _weight(n) is None) for n in self.layers)
+
+    @property
+    def name(self) -> str:
+        """What the names of its layers begin with, else the first of them."""
+        names = [w.rpartition(".")[0] or w for w in map(_weight, self.layers) if w]
+        return _common(names) or (names[0] if names else self.sum.name)
+
+
+@register
+@dataclass(frozen=True)
+class DepthStudent(Method):
+    """Take residual blocks out; put a `Distill` behind it."""
+
+    keep: float = param(0.5, low=0.0, high=1.0, doc="share of the residual blocks with an identity shortcut that stay")
+
+    needs = frozenset({"float weights"})
+    cites = ("fan2020reducing", "sajjad2023effect", "huang2016deep")
+
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
+        result = network.copy()
+        blocks, skipped = residual_blocks(result)
+        if not blocks:
+            reasons = "; ".join(f"{name} {why}" for name, why in [*skipped.items()][:REASONS_TOLD])
+            raise SlimlineError(
+                "DepthStudent found no residual block that can be taken out "
+                f"({reasons or 'the network has no sums'}): use WidthStudent or SeparableStudent."
+            )
+        staying = self.staying(blocks)
+        gone = [block for block in blocks if block not in staying]
+        for block in staying:
+            skipped[block.name] = f"is one of the {len(staying)} of {len(blocks)} blocks that stay"
+        names = [block.name for block in gone]  # while the graph still holds their layers
+        take_out_(result, gone)
+        return Outcome(result.verify(), names, skipped)
+
+    def staying(self, blocks: list[Block]) -> list[Block]:
+        """The blocks that are not taken out, in their order."""
+        chosen: list[Block] = []
+        for attends in (True, False):
+            alike = [block for block in blocks if block.attends == attends]
+            chosen += [alike[i] for i in spread_evenly(len(alike), self.keep)]
+        return [block for block in blocks if block in chosen]
+
+
+def spread_evenly(count: int, keep: float) -> list[int]:
+    """About ``keep * count`` of the indices below ``count``, each in the middle of its share; a half is dropped."""
+    stay = max(0, math.ceil(round(count * keep - 0.5, 9)))
+    return [int((i + 0.5) * count / stay) for i in range(stay)]
+
+
+def take_out_(network: Network, blocks: list[Block]) -> None:
+    """Let what read the sums read their shortcuts, and drop what is dead then; edits the network."""
+    graph = network.module.graph
+    before = _needed(graph)
+    for block in blocks:  # in the order of the graph: an operand may be the sum of a block that is gone
+        block.sum.replace_all_uses_with(block.kept)
+    dead = before - _needed(graph)
+    for node in graph.nodes:  # what torch asserts about a tensor goes with it
+        dead |= {node} if dead.intersection(node.all_input_nodes) else set()
+    for node in reversed([n for n in graph.nodes if n in dead and n.op != "placeholder"]):
+        graph.erase_node(node)  # eliminate_dead_code would leave dropout and attention, which may draw random numbers
+    network.tidy_()
+
+
+def residual_blocks(network: Network) -> tuple[list[Block], dict[str, str]]:
+    """The innermost blocks x + f(x) that can be taken out, in their order, and why other sums are none."""
+    shapes = node_shapes(network)
+    found, refused = [], {}
+    for node in network.module.graph.nodes:
+        operands = node.args[:2]
+        if node.target is not aten.add.Tensor or not all(isinstance(o, Node) and o.name in shapes for o in operands):
+            continue
+        if any(operand.op == "get_attr" for operand in operands):  # a bias, or a table of positions
+            continue
+        block = _block(node, shapes)
+        reason = "has no operand that is computed from the other" if block is None else _refused(block, shapes)
+        if block is None or reason:
+            refused[node.name] = reason
+        else:
+            found.append(block)
+    sums = {block.sum for block in found}
+    for block in found:
+        if block.between & sums:
+            refused[block.sum.name] = "spans other blocks"
+    return [block for block in found if not block.between & sums], refused
+
+
+def _block(node: Node, shapes: Shapes) -> Block | None:
+    """A sum as a block, if one of its operands is computed from the other."""
+    for place in (0, 1):
+        shortcut, branch = node.args[place], node.args[1 - place]
+        assert isinstance(shortcut, Node) and isinstance(branch, Node)
+        before = _reached([branch], shapes, backwards=True)
+        behind = _reached([shortcut], shapes, backwards=False)
+        if branch is not shortcut and shortcut in before:
+            return Block(node, place, frozenset((before & behind) - {shortcut}))
+    return None
+
+
+def _reached(start: Iterable[Node], shapes: Shapes, backwards: bool) -> set[Node]:
+    """Everything that is connected to the start through tensors: sizes depend on no values."""
+    found: set[Node] = set()
+    waiting = list(start)
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node.name in shapes:
+            found.add(node)
+            waiting += node.all_input_nodes if backwards else node.users
+    return found
+
+
+def _refused(block: Block, shapes: Shapes) -> str:
+    """Why a block cannot be taken out; nothing when it can."""
+    shortcut = block.kept
+    if shortcut.op == "placeholder":
+        return "has the network's input as its shortcut"
+    if shapes[shortcut.name] != shapes[block.sum.name]:
+        return f"repeats its shortcut of shape {shapes[shortcut.name][1:]} along an axis"
+    if block.shortcut == 1 and block.sum.kwargs.get("alpha", 1) != 1:
+        return "multiplies its shortcut by a number"
+    if not block.layers:
+        return "computes without a layer, as an activation function does"
+    needed = _needed(block.sum.graph, block)
+    read = next((n.name for n in block.between if n in needed), None)
+    if read is not None:
+        return f"has {read} inside, which is read elsewhere too"
+    weights = {str(n.target) for n in needed if n.op == "get_attr"}
+    shared = next((name for name in map(_weight, block.layers) if name in weights), None)
+    return "" if shared is None else f"shares {shared} with other parts of the network"
+
+
+def _needed(graph: Graph, without: Block | None = None) -> set[Node]:
+    """What the outputs are computed from; of a block left out only its shortcut is read."""
+    waiting = [n for n in graph.nodes if n.op == "output"]
+    needed: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += [without.kept] if without is not None and node is without.sum else node.all_input_nodes
+    return needed
+
+
+def _weight(layer: Node) -> str | None:
+    """The weight that a layer stores; a product of activations has none."""
+    if layer.target is ATTENTION or layer.target in PRODUCTS:
+        stored = [a for a in layer.all_input_nodes if a.op == "get_attr"]
+        return str(stored[0].target) if stored else None
+    return weight_name(layer)
+
+
+def _common(names: list[str]) -> str:
+    """The whole parts that dotted names begin with, if they share any."""
+    columns = zip(*[name.split(".") for name in names], strict=False)
+    return ".".join(column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns))

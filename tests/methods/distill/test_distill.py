@@ -1,0 +1,292 @@
+"""Training on what the original answers brings a damaged network closer to it, with what the files beside it say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimline.errors import SlimlineError
+from slimline.methods.distill import distill as distill_module
+from slimline.methods.distill.distill import TEACHER, Distill, Points
+from slimline.methods.distill.logits import Matched
+from slimline.methods.prune.channels import PruneChannels
+from slimline.network.network import Network
+from slimline.network.trace import trace
+from slimline.task import Array, Samples, Task
+from slimline.training.curve import Curve
+from slimline.training.teacher import Teacher
+from slimline.training.workspace import Workspace
+from tests.methods.distill.test_logits import Ended
+from tests.toys import patterns, toy, toy_task
+
+
+def distance(student: Network, teacher: Network) -> float:
+    """KL from the teacher's answers, in nats, on images that nobody trained on."""
+    images = {"image": torch.from_numpy(patterns(300, seed=9, noise=1.0)[0])}
+    p, q = (n.run(images)[0].double().log_softmax(1) for n in (teacher, student))
+    return float(F.kl_div(q, p, log_target=True, reduction="batchmean"))
+
+
+def damaged() -> Network:
+    return PruneChannels(keep=0.5, importance="l1", multiple=4).apply(toy()).network
+
+
+def curve_of(method: Distill, task: Task, student: Network | None = None, workspace: Workspace | None = None) -> Curve:
+    curve = method.apply(student or damaged(), task, workspace).curve
+    assert isinstance(curve, Curve)
+    return curve
+
+
+def kept() -> Tensor:
+    """The teacher's answers that were kept."""
+    (answers,) = TEACHER.values.values()
+    return answers
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    """No test finds what another one left."""
+    TEACHER.key, TEACHER.values = ("", ""), {}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_teacher_alone_brings_the_student_closer_on_data_it_never_saw(precision: str) -> None:
+    teacher, student = toy(), damaged()
+    task = toy_task(labels=False).with_original(teacher)
+    outcome = Distill(epochs=6.0, batch=32, precision=precision).apply(student, task)
+    assert distance(outcome.network, teacher) < 0.4 * distance(student, teacher)
+    assert outcome.curve is not None and outcome.curve.losses[-1] < 0.5 * outcome.curve.losses[0]
+    assert outcome.curve.precision == precision and outcome.skipped == {}
+
+
+@pytest.mark.parametrize("hint", [{"feature_weight": 1.0}, {"map_weight": 100.0}])
+def test_the_inside_helps_to_learn_and_leaves_no_trace(hint: dict[str, Any]) -> None:
+    teacher, student = toy(), damaged()
+    outcome = Distill(epochs=6.0, batch=32, **hint).apply(student, toy_task(labels=False).with_original(teacher))
+    assert distance(outcome.network, teacher) < 0.4 * distance(student, teacher)
+    assert outcome.network.output_names == student.output_names
+    assert outcome.network.weights().keys() == student.weights().keys()
+    assert len(outcome.network.run(student.examples)) == 1
+    outcome.network.verify()
+
+
+def test_wrong_labels_do_not_count_unless_they_are_asked_for() -> None:
+    teacher, student, task = toy(), damaged(), toy_task()
+    x, wrong = task.train["image"], 3 - task.train["labels"]
+    misled = Task(validate=task.validate, train={"image": x, "labels": wrong}).with_original(teacher)
+    deaf = Distill(epochs=4.0, batch=32).apply(student, misled).network
+    led = Distill(epochs=4.0, batch=32, label_weight=1.0).apply(student, misled).network
+    assert distance(deaf, teacher) < 0.5 * distance(student, teacher) < distance(led, teacher)
+
+
+def test_views_of_the_images_are_used_when_the_task_allows_them() -> None:
+    teacher, student, seen = toy(), damaged(), []
+    for augment in ("", "image"):
+        task = replace(toy_task(train=64), augment=augment).with_original(teacher)
+        Distill(epochs=0.1, batch=32, views=3).apply(student, task)
+        seen.append(kept().shape)
+    assert seen == [(1, 64, 4), (3, 64, 4)]
+
+
+def test_the_teacher_answers_once_for_all_candidates_of_a_search() -> None:
+    teacher, other, task = toy(), damaged(), toy_task(train=64)
+    method = Distill(epochs=0.1, batch=32)
+    method.apply(damaged(), task.with_original(teacher))
+    first = kept()
+    method.apply(toy(), task.with_original(teacher))
+    assert kept() is first
+    method.apply(toy(), task.with_original(other))
+    assert kept() is not first and not torch.equal(kept(), first)
+    expected = other.run({"image": torch.from_numpy(task.train["image"])})[0]
+    torch.testing.assert_close(kept()[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_sample_has_its_own_answer_and_label() -> None:
+    task = toy_task(train=20).with_original(toy()).decided(toy())
+    batches = Distill(batch=5, label_weight=0.5).batches(task, task.train, Points(), Workspace())
+    taken = [batches.batch(step, slice(0, 5)) for step in range(4)]
+    x = torch.cat([b.inputs["image"] for b in taken])
+    labels = torch.cat([b.labels for b in taken if b.labels is not None])
+    places = [int((torch.from_numpy(task.train.inputs["image"]) == image).flatten(1).all(1).nonzero()) for image in x]
+    assert sorted(places) == list(range(20)) and (labels.numpy() == task.train.labels[places]).all()
+    said = torch.cat([b.targets[0] for b in taken])
+    torch.testing.assert_close(said, toy().run({"image": x})[0], rtol=1e-4, atol=1e-4)
+
+
+def shrunk(end: Callable[[Tensor], Any]) -> tuple[Network, Network]:
+    """The toy with this end, and the same of half the channels."""
+    network = trace(Ended(end), {"image": toy().examples["image"]})
+    return network, PruneChannels(keep=0.5, importance="l1", multiple=4).apply(network).network
+
+
+@pytest.mark.parametrize(
+    ("end", "score"),
+    [
+        (lambda x: x.softmax(1), ""),
+        (lambda x: torch.stack([x, -x], 1).softmax(2), ""),
+        (lambda x: F.normalize(x, dim=1), "cosine"),
+        (lambda x: 100 * x[:, 0], "relative"),
+    ],
+    ids=["probabilities", "a sequence of probabilities", "an embedding", "a number"],
+)
+def test_other_outputs_are_recovered_too(end: Callable[[Tensor], Any], score: str) -> None:
+    teacher, student = shrunk(end)
+    data = toy_task(labels=False)
+    task = Task(validate=data.validate, train=data.train, score=score).with_original(teacher).decided(teacher)
+    outcome = Distill(epochs=10.0, batch=32).apply(student, task)
+    unseen = Samples({"image": patterns(200, seed=9, noise=1.0)[0]})
+    answers = [[o.numpy() for o in n.run(unseen.tensors())] for n in (teacher, student, outcome.network)]
+    before, after = (1 - task.per_sample(a, unseen, answers[0]).mean() for a in answers[1:])
+    assert after < 0.5 * before
+
+
+def test_of_whole_numbers_and_logits_the_logits_are_learned() -> None:
+    teacher, student = shrunk(lambda x: (x.argmax(1), x))
+    curve = curve_of(Distill(epochs=6.0, batch=32), toy_task(labels=False).with_original(teacher), student)
+    assert curve.losses[-1] < 0.5 * curve.losses[0] and kept().shape == (1, 256, 4)
+    teacher, student = shrunk(lambda x: x.argmax(1))
+    with pytest.raises(SlimlineError, match=r"No output of the network \(output\) holds floating-point numbers"):
+        Distill(epochs=1.0).apply(student, toy_task(labels=False).with_original(teacher))
+
+
+def test_regression_is_in_units_of_the_variance_of_the_answers() -> None:
+    """So that outputs a hundred times as large have the same losses."""
+    found = []
+    for first in (lambda x: x[:, 0], lambda x: 100 * x[:, 0]):
+        teacher, student = shrunk(first)
+        task = toy_task(labels=False).with_original(teacher).decided(teacher)
+        batches = Distill().batches(task, task.train, Points(), Workspace())
+        batch = batches.batch(0, slice(0, batches.size))
+        loss = Distill().loss(student, batches, Matched(False))
+        found.append(float(loss(student.run(batch.inputs), batch)))
+        variance = float(np.var(batch.targets[0].numpy()))
+        by_hand = float((student.run(batch.inputs)[0] - batch.targets[0]).square().mean()) / variance
+        assert found[-1] == pytest.approx(by_hand, rel=1e-4)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_a_teacher_whose_answers_would_fill_the_memory_is_asked_in_every_step() -> None:
+    """To the same end: 64 samples of 4 classes and 3 views are 3072 bytes."""
+    task = replace(toy_task(train=64), augment="image").with_original(toy())
+    trained = []
+    for limit, known in ((3072, True), (3071, False)):
+        TEACHER.values.clear()
+        with patch.object(distill_module, "LARGEST_MEMORY", limit):
+            outcome = Distill(epochs=2.0, batch=32, views=3).apply(damaged(), task)
+        assert len(TEACHER.values) == known
+        trained.append(outcome.network.weights())
+    for name, tensor in trained[0].items():
+        torch.testing.assert_close(trained[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_of_endless_views_the_teacher_is_asked_in_every_step() -> None:
+    task = replace(toy_task(train=64), augment="image").with_original(toy()).decided(toy())
+    batches = Distill(batch=32, views=0).batches(task, task.train, Points(), Workspace())
+    assert isinstance(batches.answers, Teacher) and TEACHER.values == {}
+    torch.testing.assert_close(
+        *(batches.batch(5, slice(0, 32)).targets[0], toy().run(batches.batch(5, slice(0, 32)).inputs)[0]),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    assert curve_of(Distill(epochs=4.0, batch=32, views=0), task).losses[-1] > 0
+
+
+@pytest.mark.parametrize(("epochs", "batch", "steps"), [(3.0, 5, 6), (3.0, 10, 3), (3.0, 64, 3), (0.0, 5, 1)])
+def test_an_epoch_is_every_sample_once_also_where_a_batch_is_larger_than_the_data(
+    epochs: float, batch: int, steps: int
+) -> None:
+    curve = curve_of(Distill(epochs=epochs, batch=batch), toy_task(train=10).with_original(toy()))
+    assert curve.planned == steps and np.isfinite(curve.losses).all()
+
+
+def test_it_needs_the_original() -> None:
+    with pytest.raises(SlimlineError, match="Distill needs the original network: apply it in a Recipe"):
+        Distill().apply(damaged(), toy_task())
+
+
+def test_every_hyperparameter_reaches_the_loop() -> None:
+    task = toy_task(train=100).with_original(toy()).decided(toy())
+    method = Distill(
+        epochs=40.0, learning_rate=0.01, optimizer="rmsprop", schedule="step", batch=10, accumulate=3,
+        precision="fp16", execution="compiled", ema=0.9, judgements=2, patience=3, seed=4,
+    )  # fmt: skip
+    plan = method.plan(method.batches(task, task.train, Points(), Workspace()))
+    assert (plan.steps, plan.learning_rate, plan.optimizer, plan.schedule) == (400, 0.01, "rmsprop", "step")
+    assert (plan.accumulate, plan.precision, plan.compiled, plan.ema) == (3, "fp16", True, 0.9)
+    assert (plan.judge_every, plan.patience, plan.seed) == (200, 3, 4)
+
+
+def test_the_score_on_the_validation_samples_is_watched_and_judged_by_patience() -> None:
+    task = toy_task(labels=False, train=64).with_original(toy())
+    curve = curve_of(Distill(epochs=100.0, batch=32, judgements=2), task)
+    assert curve.judged == [0, 100, 200] and min(curve.scores) >= 0 and max(curve.scores) <= 1
+    said, wanted = (n.run({"image": torch.from_numpy(task.validate["image"])})[0] for n in (damaged(), toy()))
+    assert curve.scores[0] == pytest.approx(float((said.argmax(1) == wanted.argmax(1))[:256].float().mean()))
+    # A rate at which nothing is learnt: the score never rises.
+    still = Distill(epochs=1000.0, batch=32, judgements=20, patience=2, learning_rate=1e-6)
+    outcome = still.apply(toy(), task)
+    assert outcome.curve is not None and outcome.curve.judged == [0, 100, 200]
+    assert any("no better score in 2 judgements" in why for why in outcome.skipped.values())
+
+
+def test_patience_alone_looks_at_the_score_too() -> None:
+    task = toy_task(labels=False, train=64).with_original(toy())
+    still = Distill(epochs=1000.0, batch=32, judgements=0, patience=2, learning_rate=1e-6)
+    assert any("no better score in 2 judgements" in why for why in still.apply(toy(), task).skipped.values())
+
+
+def test_samples_that_are_trained_on_are_not_judged() -> None:
+    data = toy_task(labels=False).validate
+    assert curve_of(Distill(epochs=1.0, batch=32), Task(validate=data).with_original(toy())).judged == []
+
+
+def test_each_score_has_its_own_judge() -> None:
+    """Although two functions may have the same name."""
+    found = []
+    for value in (0.25, 0.75):
+
+        def score(outputs: list[Array], labels: Array, value: float = value) -> Array:
+            return np.full(len(labels), value)
+
+        task = replace(toy_task(train=64), score=score).with_original(toy())
+        found.append(curve_of(Distill(epochs=0.5, batch=32), task).scores[0])
+    assert found == [0.25, 0.75]
+
+
+class Killed(Exception):
+    """The run ends here."""
+
+
+def test_a_killed_distillation_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    def kill(done: int, total: int) -> None:
+        if (done, total) == (40, 64):
+            raise Killed
+
+    task = replace(toy_task(train=64), augment="image").with_original(toy())
+    method = Distill(epochs=32.0, batch=32, views=3, ema=0.9, feature_weight=0.5)
+    whole = method.apply(damaged(), task).network
+    with pytest.raises(Killed):
+        method.apply(damaged(), task, Workspace(tmp_path, 0.0, step=kill))
+    outcome = method.apply(damaged(), task, Workspace(tmp_path, 0.0))
+    assert list(outcome.skipped.values()) == ["Continued after step 39 of 64."]
+    assert all(torch.equal(w, whole.weights()[name]) for name, w in outcome.network.weights().items())
+
+
+@pytest.mark.parametrize("change", [{"temperature": 1.0}, {"label_weight": 0.5}, {"feature_weight": 0.5}], ids=str)
+def test_what_was_learnt_from_another_loss_is_not_continued(change: dict[str, float], tmp_path: Path) -> None:
+    def kill(done: int, total: int) -> None:
+        if (done, total) == (20, 32):
+            raise Killed
+
+    task, method = toy_task(train=64).with_original(toy()), Distill(epochs=16.0, batch=32)
+    with pytest.raises(Killed):
+        method.apply(damaged(), task, Workspace(tmp_path, 0.0, step=kill))
+    outcome = replace(method, **change).apply(damaged(), task, Workspace(tmp_path, 0.0))  # type: ignore[arg-type]
+    expected = replace(method, **change).apply(damaged(), task).network  # type: ignore[arg-type]
+    assert all(torch.equal(w, expected.weights()[name]) for name, w in outcome.network.weights().items())

@@ -1,0 +1,64 @@
+"""Private data only judge: what is trained on comes from the network."""
+
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from slimline.errors import SlimlineError
+from slimline.methods.distill.distill import Distill
+from slimline.methods.prune.channels import PruneChannels
+from slimline.methods.recipe import Recipe
+from slimline.task import Samples, Task
+from slimline.training import private
+from slimline.training.private import with_training_samples
+from tests.toys import patterns, toy, toy_task
+
+
+@pytest.fixture(autouse=True)
+def few() -> object:
+    """Enough for a toy."""
+    with patch.object(private, "SYNTHETIC_SAMPLES", 256):
+        yield
+
+
+def hidden() -> Task:
+    return Task(validate=toy_task().validate, train="synthetic")
+
+
+def test_samples_are_made_where_they_are_asked_for_and_nowhere_else() -> None:
+    given = toy_task()
+    assert with_training_samples(given, toy()) is given
+    made = with_training_samples(hidden(), toy(), seed=1)
+    assert isinstance(made.train, Samples) and made.train.labels is None
+    assert made.train.inputs["image"].shape == (256, 1, 8, 8) and not made.wants_synthetic
+    again, other = (with_training_samples(hidden(), toy(), seed).train.inputs["image"] for seed in (1, 2))
+    assert np.array_equal(again, made.train.inputs["image"]) and not np.array_equal(other, again)
+
+
+def accuracy(network: object, seed: int = 9) -> float:
+    images, labels = patterns(600, seed)
+    task = replace(toy_task(), validate={"image": images, "labels": labels}).decided(toy())
+    outputs = [o.numpy() for o in network.run(task.validate.tensors())]  # type: ignore[attr-defined]
+    return float(task.per_sample(outputs, task.validate, []).mean())
+
+
+def test_a_recipe_recovers_a_network_whose_data_it_never_sees() -> None:
+    """The validation samples are noise, so only the network's own statistics can have helped."""
+    noise = Task(validate={"image": np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype(np.float32)})
+    prune = PruneChannels(keep=0.5, importance="l1", multiple=4)
+    pruned = prune.apply(toy()).network
+    recipe = Recipe([prune, Distill(epochs=12.0, batch=32, judgements=0)])
+    recovered = recipe.apply(toy(), replace(noise, train="synthetic")).network
+    assert accuracy(recovered) > accuracy(pruned) + 0.15
+
+
+def test_a_method_alone_does_not_take_the_judging_samples_instead() -> None:
+    with pytest.raises(SlimlineError, match="train='synthetic' are not made yet: apply it in a Recipe"):
+        Distill().apply(toy(), hidden().with_original(toy()))
+
+
+def test_any_other_word_is_refused() -> None:
+    with pytest.raises(SlimlineError, match=r"Task\(train='syntetic'\) is unknown: give samples, or the word 'synth"):
+        Task(validate=toy_task().validate, train="syntetic")
