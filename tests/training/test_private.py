@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 from slimline.errors import SlimlineError
 from slimline.methods.distill.distill import Distill
@@ -12,7 +13,7 @@ from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.recipe import Recipe
 from slimline.task import Samples, Task
 from slimline.training import private
-from slimline.training.private import with_training_samples
+from slimline.training.private import with_mixtures, with_training_samples
 from tests.toys import patterns, toy, toy_task
 
 
@@ -32,9 +33,26 @@ def test_samples_are_made_where_they_are_asked_for_and_nowhere_else() -> None:
     assert with_training_samples(given, toy()) is given
     made = with_training_samples(hidden(), toy(), seed=1)
     assert isinstance(made.train, Samples) and made.train.labels is None
-    assert made.train.inputs["image"].shape == (256, 1, 8, 8) and not made.wants_synthetic
+    assert made.train.inputs["image"].shape == (512, 1, 8, 8) and not made.wants_synthetic and made.synthetic
     again, other = (with_training_samples(hidden(), toy(), seed).train.inputs["image"] for seed in (1, 2))
     assert np.array_equal(again, made.train.inputs["image"]) and not np.array_equal(other, again)
+
+
+def test_the_second_half_lies_between_two_samples_of_the_first() -> None:
+    x, y = torch.rand(40, 3), torch.arange(40.0)[:, None, None].expand(40, 2, 2)
+    mixed = with_mixtures({"x": x, "y": y}, seed=0)
+    assert torch.equal(mixed["x"][:40], x) and torch.equal(mixed["y"][:40], y) and len(mixed["x"]) == 80
+    shares = []
+    for i in range(40):
+        place = float(mixed["y"][40 + i, 0, 0])
+        fits = [
+            j for j in range(40)
+            if j != i and torch.allclose(mixed["x"][40 + i], x[i] + (place - i) / (j - i) * (x[j] - x[i]), atol=1e-4)
+        ]  # fmt: skip
+        shares += [(place - i) / (fits[0] - i)] if fits else []
+    assert len(shares) >= 38 and 0 <= min(shares) < 0.2 and 0.8 < max(shares) <= 1
+    whole = {"x": x, "ids": torch.arange(40)}
+    assert with_mixtures(whole, seed=0) is whole
 
 
 def accuracy(network: object, seed: int = 9) -> float:
