@@ -46,7 +46,7 @@ WITHOUT_DATA = sl.Recipe(
         sl.Distill(epochs=40, batch=64, optimizer="adamw", learning_rate=0.001, views=8, judgements=15),
     ]
 )
-ROUNDS, ROUND_STEPS, WARMUP = 6, 24, 6
+ROUNDS, ROUND_STEPS, WARMUP = 5, 24, 6
 PROCESSES, SCALE_STEPS = (1, 2, 4), 40
 SEED = 0
 
@@ -207,8 +207,8 @@ def scaling() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Steps per second of several processes with one thread each."""
     rows = []
     for count in PROCESSES:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-        rows.append(_run([*launcher, "--master-port", "0", worker.__file__, "scale", str(SCALE_STEPS)]))
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        rows.append(_run([*launcher, worker.__file__, "scale", str(SCALE_STEPS)]))
     speed = {row["processes"]: row["steps"] / row["seconds"] for row in rows}
     return {f"steps_per_second_{count}_processes": speed[count] for count in PROCESSES}, rows
 
