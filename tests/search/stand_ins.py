@@ -107,7 +107,9 @@ def toy_bench(folder: Path, task: Task | None = None, resume: bool = False) -> B
     return Bench(
         folder=folder,
         original=toy(),
-        training_task=Task(validate=splits.search, score=read.score, train=splits.train, augment=read.augment),
+        training_task=Task(
+            validate=splits.search, score=read.score, train=splits.train, augment=read.augment, student=read.student
+        ),
         task=read,
         search=splits.search,
         study=Study(folder / "study.sqlite", {"of": "toy"}, resume),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from slimline.methods.adjust.logits import AdjustLogits
 from slimline.methods.distill.distill import Distill
+from slimline.methods.distill.own_student import OwnStudent
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
@@ -110,7 +112,8 @@ def test_what_fails_is_followed_by_something_weaker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("minimize", "size_share"), [("latency", SIZE_SHARE), ("size", 1.0)])
 def test_widths_cost_at_most_the_share_asked_for(tmp_path: Path, minimize: str, size_share: float) -> None:
     """The share is one of milliseconds and a little of size, or of size alone."""
-    search = searched(tmp_path, 0, budget=Budget(max_drop=0.01, minimize=minimize))
+    task = replace(toy_task(), student=None)
+    search = searched(tmp_path, 0, task=task, budget=Budget(max_drop=0.01, minimize=minimize))
     table = search.table
     for candidate in search.made:
         prune = candidate.methods[0]
@@ -263,3 +266,53 @@ def test_the_logits_are_adjusted_where_one_class_is_common_by_what_scores_best()
     with patch.object(strength_module, "SKEWED", 50.0):
         even = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
     assert not even.skewed and even._adjustment(damaged, []) == []
+
+
+class Tiny(nn.Module):
+    """One layer, for images (N, 1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.head(image.flatten(1))
+        return result
+
+
+class Huge(nn.Module):
+    """A layer that costs more than the whole toy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(64, 4096), nn.Linear(4096, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.head(self.wide(image.flatten(1)))
+        return result
+
+
+def test_the_users_own_student_is_taken_where_its_file_is_faster(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=0, task=replace(toy_task(), student=Tiny()))
+    full = search.made[-1]
+    assert [type(m) for m in full.methods] == [OwnStudent, Distill, Distill]
+    assert full.trial.macs == 64 * 4 < min(c.trial.macs for c in search.made[:MOST_CANDIDATES])
+    assert full.trial.recipe[-1].startswith("QuantizeStatic") and full.trial.status == "kept"
+    (probe,) = [t for t in stored(search).values() if t.stage == "probe" and t.recipe[0].startswith("OwnStudent")]
+    assert probe.status == "dropped" and probe.score is None
+
+
+def test_a_student_that_costs_more_than_pruning_is_never_trained(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=0, task=replace(toy_task(), student=Huge()))
+    assert all(isinstance(c.methods[0], PruneChannels) for c in search.made)
+    (probe,) = [t for t in stored(search).values() if t.stage == "probe" and t.recipe[0].startswith("OwnStudent")]
+    best = min(search.made[:MOST_CANDIDATES], key=lambda c: c.trial.macs)
+    assert probe.why == f"a probe of an untrained student; costs more than {best.trial.id}"
+
+
+def test_where_pruning_fails_a_student_has_only_to_be_faster_than_the_whole_network(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=1e9, task=replace(toy_task(), student=Tiny()))
+    kinds = [type(c.methods[0]) for c in search.made]
+    assert OwnStudent in kinds
+    lost = search.made[kinds.index(OwnStudent)].trial
+    assert stored(search)[lost.id].why == "lost 50.00 points after a short recovery"
