@@ -105,6 +105,7 @@ def curve_data(name: str, steps: int, trial: int | None, start: float, end: floa
         "sparsity": [0.0] * len(windows),
         "judged": judged,
         "scores": [end - (end - start) * exp(-5 * step / steps) for step in judged],
+        "original": None,
         "notes": [],
     } | changes
 

@@ -148,3 +148,15 @@ def test_what_cannot_be_shown_or_written_is_one_sentence(tmp_path: Path) -> None
         write_training_page([], tmp_path / "page.html", "title", None, None)
     with pytest.raises(SlimlineError, match="cannot be written"):
         write_training_page(_curves(), tmp_path / "nowhere" / "page.html", "title", None, None)
+
+
+def test_scores_are_drawn_against_the_original_on_the_same_samples() -> None:
+    """A run judged on easier samples stands no higher for that: 0.96 where the original has 0.97 is a point below."""
+    made = curve_data("plain", 20, None, 0.9, 0.93, judged=[0, 20], scores=[0.90, 0.93])
+    plain = TrainingCurve.model_validate(made)
+    easier = plain.model_copy(update={"name": "easier", "scores": [0.93, 0.96], "original": 0.97})
+    shown = section([plain, easier], "accuracy", 0.94, 0.01)
+    assert shown is not None
+    assert [row.best[0] if row.best else None for row in shown.rows] == [0.93, pytest.approx(0.93)]
+    unknown = section([plain, easier], "accuracy", None, None)
+    assert unknown is not None and [row.best[0] if row.best else None for row in unknown.rows] == [0.93, 0.96]

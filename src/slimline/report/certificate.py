@@ -200,7 +200,9 @@ class TrainingCurve(Part):
     judged: list[Count] = []
     """Steps after which the score was measured; 0 is before the training."""
     scores: list[float] = []
-    """Mean score on the search split."""
+    """Mean score on samples of the search split."""
+    original: float | None = None
+    """The original's score on the same samples."""
     notes: list[str] = []
 
     @model_validator(mode="after")

@@ -95,6 +95,7 @@ def section(
     if not curves:
         return None
     most = max(40, min(400, POINTS // len(curves)))
+    curves = [_compared(curve, original) for curve in curves]
     runs = [_run(place, curve, most) for place, curve in enumerate(curves)]
     painter = Painter(runs, kind, original, allowed, split)
     return Section(
@@ -104,6 +105,16 @@ def section(
         {"curves": [_numbers(run, curve, kind) for run, curve in zip(runs, curves, strict=True)]},
         split,
     )
+
+
+def _compared(curve: TrainingCurve, original: float | None) -> TrainingCurve:
+    """The curve with its scores as far above or below ``original`` as they were above or below the original's score on
+    the same samples: runs may be judged on different samples of a split, of which some are easier than others.
+    """
+    if curve.original is None or original is None:
+        return curve
+    shift = original - curve.original
+    return curve.model_copy(update={"scores": [score + shift for score in curve.scores]})
 
 
 def _run(place: int, curve: TrainingCurve, most: int) -> Run:

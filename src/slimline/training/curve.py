@@ -25,6 +25,8 @@ class Curve:
     """Steps done at each judgement; 0 before training."""
     scores: list[float] = field(default_factory=list)
     """Mean score on held-out data."""
+    original: float | None = None
+    """The original's score on the same held-out data."""
     notes: list[str] = field(default_factory=list)
     """Sentences: why it ended early, what could not be written."""
     seconds: float = 0.0

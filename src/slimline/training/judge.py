@@ -22,7 +22,10 @@ class TaskJudge:
         self.task = task
         self.samples: Samples = task.validate.take(slice(0, most))
         by_labels = self.samples.labels is not None and (callable(task.score) or task.score == "accuracy")
-        self.reference: list[Array] = [] if by_labels else self._outputs(task.original)
+        answers = self._outputs(task.original)
+        self.reference: list[Array] = [] if by_labels else answers
+        self.original_score = float(task.per_sample(answers, self.samples, answers).mean())
+        """The original's, on the same samples."""
 
     def __call__(self, network: Network) -> float:
         return float(self.task.per_sample(self._outputs(network), self.samples, self.reference).mean())

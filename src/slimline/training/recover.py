@@ -48,7 +48,8 @@ LEAST_LOSS = 0.01
 """A first loss counts as at least so much: that of a network which starts where its teacher is may only rise."""
 
 Judge = Callable[[Network], float]
-"""The mean score on held-out data of a network in the mode of inference; higher is better."""
+"""The mean score on held-out data of a network in the mode of inference; higher is better. One that has an
+``original_score`` tells the curve what the original scores on the same data."""
 
 
 def recover(
@@ -117,6 +118,7 @@ class _Run:
         self.curve = Curve(
             plan.steps, precision=plan.precision, device=self.engine.device.type, processes=self.engine.processes
         )
+        self.curve.original = getattr(judge, "original_score", None)
         self.recent: list[Tensor] = []
         self.best: dict[str, Tensor] = {}
         self.best_value, self.best_step, self.waited = -math.inf, 0, 0
