@@ -139,6 +139,10 @@ class Task:
             return False
         return (self.output.score if callable(self.score) else self.score) in ("accuracy", "agreement")
 
+    def labels_decide(self, samples: Samples) -> bool:
+        """Whether the score compares with the labels of the samples and not with the original's answers."""
+        return samples.labels is not None and (callable(self.score) or self.score == "accuracy")
+
     def with_original(self, network: "Network") -> "Task":
         return replace(self, original=network)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slimline.errors import SlimlineError
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network import cost
-from slimline.network.axes import AxisGroups, Group, axis_groups, prune
+from slimline.network.axes import AxisGroups, Group, axis_groups, prune, snapped_width
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.search.sensitivity import CostModel
@@ -390,3 +390,23 @@ def test_an_unknown_group_is_refused_with_near_names() -> None:
         prune(network, found, {"blocks.0.O": np.array([0])})
     with pytest.raises(SlimlineError, match=r"'zzz'; near names: stem, blocks\.0\.0, blocks\.1\.0"):
         found["zzz"]
+
+
+@pytest.mark.parametrize(
+    ("width", "keep", "multiple", "kept"),
+    [
+        (64, 0.5, 8, 32),
+        (64, 0.55, 8, 32),
+        (64, 0.57, 8, 40),
+        (64, 0.001, 8, 8),
+        (64, 0.001, 1, 1),
+        (64, 1.0, 8, 64),
+        (20, 1.0, 8, 20),
+        (20, 0.99, 8, 16),
+        (20, 0.5, 1, 10),
+        (6, 0.5, 8, 6),
+        (8, 0.25, 8, 8),
+    ],
+)
+def test_widths_snap_to_multiples(width: int, keep: float, multiple: int, kept: int) -> None:
+    assert snapped_width(width, keep, multiple) == kept

@@ -222,3 +222,8 @@ def prune(network: Network, groups: AxisGroups, keep: dict[str, NDArray[np.int64
             walk.rewrites[node.name](node, alive)
     smaller.module.recompile()
     return smaller.verify()
+
+
+def snapped_width(width: int, keep: float, multiple: int) -> int:
+    """Channels to keep of ``width``: the nearest multiple, at least one multiple; all of them when ``keep`` is 1."""
+    return width if keep == 1 else min(width, max(min(multiple, width), round(width * keep / multiple) * multiple))

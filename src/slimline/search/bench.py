@@ -54,8 +54,8 @@ class Bench:
     reference_scores: np.ndarray[Any, Any] | None = None
     tracker: str = ""
     """Name of the tracker that training reports to."""
-    curves: list[dict[str, Any]] = field(default_factory=list)
-    """What happened in every training run, with the trial that came of it."""
+    curves: list[tuple[Trial, dict[str, Any]]] = field(default_factory=list)
+    """Every training run: the trial that came of it, and what happened."""
     _last: tuple[str, Network] | None = None
 
     def keep(self, network: Network) -> tuple[str, str]:

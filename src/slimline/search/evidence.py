@@ -81,9 +81,18 @@ class Evidence:
         self._explain(best)
         self._mark()
         front = self._front(original_ms, fp32)
-        certificate: dict[str, Any] = {
-            "verdict": str(self.best.verdict) if met else str(Verdict.FAIL),
-            "sentence": self._sentence(best, fp32, met),
+        verdict, sentence = self.best.verdict if met else Verdict.FAIL, self._sentence(best, fp32, met)
+        certificate = {"verdict": str(verdict), "sentence": sentence, **self._facts(original_ms), "best": best}
+        certificate |= {"front": front, "noise": {"aa_ratio_low": noise.low, "aa_ratio_high": noise.high}}
+        certificate["machine"]["launches"] = noise.n
+        path = self._write(best, sentence)
+        (search.settings.out / "recipe.yaml").write_text(self.best.trial.recipe_yaml)
+        return Result(verdict, self.best.trial, path, met, certificate)
+
+    def _facts(self, original_ms: dict[str, float]) -> dict[str, Any]:
+        """What the certificate says apart from the verdict, the best, the front and the noise."""
+        search = self.search
+        return {
             "limits": self.limits,
             "budget": self.budget.as_json(),
             "seed": search.settings.seed,
@@ -101,25 +110,16 @@ class Evidence:
                 "parameters": weight_count(search.network),
                 "latency_ms": original_ms,
             },
-            "best": best,
-            "front": front,
             "splits": {name: len(getattr(search.splits, name)) for name in ("calibrate", "search", "certify")},
-            "noise": {"aa_ratio_low": noise.low, "aa_ratio_high": noise.high},
-            "machine": {**machine(), "threads": self.bench.threads, "batch": FINAL_RACE.batch, "launches": noise.n},
+            "machine": {**machine(), "threads": self.bench.threads, "batch": FINAL_RACE.batch},
             "versions": versions(),
             "hashes": search.hashes,
             "discarded": [[number(t), t.why] for t in search.study.trials() if t.status == "dropped"],
             "study": [study_row(t) for t in search.study.trials()],
             "layers": self._layers(),
-            "training": [
-                {**curve, "trial": int(curve["trial"][1:]), "name": f"trial {int(curve['trial'][1:])}"}
-                for curve in self.bench.curves
-            ],
+            "training": [{"name": f"trial {number(t)}", "trial": number(t), **c} for t, c in self.bench.curves],
             "sensitivity": [row.as_json() for row in search.table.rows] if search.table is not None else [],
         }
-        path = self._write(best, certificate["sentence"])
-        (search.settings.out / "recipe.yaml").write_text(self.best.trial.recipe_yaml)
-        return Result(self.best.verdict if met else Verdict.FAIL, self.best.trial, path, met, certificate)
 
     def _winner(self, race: Race) -> str:
         """Label of what is delivered: ``best``, or the original in whichever runtime turned out to be faster.

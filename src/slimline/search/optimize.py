@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from slimline.errors import SlimlineError
@@ -31,7 +30,7 @@ from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
 from slimline.sources.source import Job, read_source
-from slimline.task import FileArrays, Samples, Splits, Task
+from slimline.task import FileArrays, Splits, Task
 from slimline.training.engine import check_tracker, processes
 from slimline.training.private import with_training_samples
 from slimline.training.workspace import Workspace
@@ -193,17 +192,11 @@ class Search:
         if not task.wants_synthetic:
             return task
         self.listener.stage("Synthetic training samples, made from the network itself")
-        kept = self.settings.out / "synthetic.safetensors"
-        if kept.exists() and self.settings.resume:
-            stored = Samples({name: x.numpy() for name, x in load_file(kept).items()})
-            return replace(task, train=stored, synthetic=True)
-        made = with_training_samples(
-            task, self.network, self.settings.seed, Workspace(step=lambda d, t: self.listener.step(d, t, "synthesis"))
+        listener = self.listener
+        workspace = Workspace(
+            self.settings.out, step=lambda done, total: listener.step(done, total, "synthesis"), note=listener.note
         )
-        partial = kept.with_name(kept.name + ".partial")
-        save_file({name: torch.from_numpy(x) for name, x in made.train.inputs.items()}, partial)
-        partial.replace(kept)
-        return made
+        return with_training_samples(task, self.network, self.settings.seed, workspace)
 
     def _check_score(self) -> None:
         """Fail in the first second, not after ten minutes, when outputs and labels do not match."""

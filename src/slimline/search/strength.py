@@ -253,7 +253,7 @@ class StrengthSearch:
         self.bench.time([trial])
         trial.seconds = time.monotonic() - begun
         self.bench.study.save_trial(trial)
-        self.bench.curves += [{"trial": trial.id, **curve} for curve in stored["curves"]]
+        self.bench.curves += [(trial, curve) for curve in stored["curves"]]
         return Candidate(strength, methods, network, stored["seconds_per_epoch"], trial)
 
     def _train(self, network: Network, todo: list[Method], folder: Path) -> dict[str, object]:

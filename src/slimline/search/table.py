@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, snapped_width
+from slimline.methods.prune.channels import IMPORTANCES, PruneChannels
 from slimline.methods.prune.readers import moments_in_turns
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
-from slimline.network.axes import axis_groups
+from slimline.network.axes import axis_groups, snapped_width
 from slimline.network.network import Network
 from slimline.search.bench import Bench
 from slimline.search.latency_model import fit

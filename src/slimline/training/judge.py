@@ -21,9 +21,8 @@ class TaskJudge:
         assert task.original is not None
         self.task = task
         self.samples: Samples = task.validate.take(slice(0, most))
-        by_labels = self.samples.labels is not None and (callable(task.score) or task.score == "accuracy")
         answers = self._outputs(task.original)
-        self.reference: list[Array] = [] if by_labels else answers
+        self.reference: list[Array] = [] if task.labels_decide(self.samples) else answers
         self.original_score = float(task.per_sample(answers, self.samples, answers).mean())
         """The original's, on the same samples."""
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from slimline.network.network import Network
 from slimline.task import Samples, Task
+from slimline.training.checkpoint import read_checkpoint, write_checkpoint
+from slimline.training.engine import processes
 from slimline.training.synthetic import synthesize
 from slimline.training.workspace import Workspace
 
@@ -34,9 +36,24 @@ def with_training_samples(task: Task, network: Network, seed: int = 0, workspace
     """
     if not task.wants_synthetic:
         return task
-    made = synthesize(network, SYNTHETIC_SAMPLES, seed, (workspace or Workspace()).step)
-    samples = Samples({name: x.numpy() for name, x in with_mixtures(made, seed).items()})
-    return replace(task, train=samples, synthetic=True)
+    tensors = with_mixtures(_made(network, seed, workspace or Workspace()), seed)
+    return replace(task, train=Samples({name: x.numpy() for name, x in tensors.items()}), synthetic=True)
+
+
+def _made(network: Network, seed: int, workspace: Workspace) -> dict[str, Tensor]:
+    """Synthetic samples, which are kept in the workspace's folder: they take minutes."""
+    facts = {"network": network.digest(), "seed": seed, "count": SYNTHETIC_SAMPLES}
+    folder = None if workspace.folder is None else workspace.folder / "synthetic"
+    stored = None if folder is None else read_checkpoint(folder)
+    if stored is not None and stored[1] == facts:
+        return stored[0]
+    made = synthesize(network, SYNTHETIC_SAMPLES, seed, workspace.step)
+    failed = write_checkpoint(folder, made, facts) if folder is not None and processes()[0] == 0 else ""
+    if failed:
+        workspace.note(
+            f"The synthetic samples cannot be kept in {folder} ({failed}): if this stops, they are made anew."
+        )
+    return made
 
 
 def with_mixtures(samples: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

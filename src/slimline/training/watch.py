@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
 
 from slimline.network.network import Network
+from slimline.network.shapes import recorded
 
 HISTOGRAM_SAMPLES = 64
 LAYERS = (
@@ -34,23 +34,6 @@ def weight_histograms(network: Network) -> dict[str, Tensor]:
 
 def activation_histograms(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What every layer answers to a batch, by the names under which a tracker draws it."""
-    recorder = _Recorder(network.module)
-    with torch.no_grad():
-        recorder.run(*(inputs[name] for name in network.input_names))
-    return recorder.found
-
-
-class _Recorder(Interpreter):
-    """Runs a graph and keeps what its layers answer."""
-
-    found: dict[str, Tensor]
-
-    def __init__(self, module: torch.fx.GraphModule) -> None:
-        super().__init__(module)
-        self.found = {}
-
-    def run_node(self, n: Node) -> object:
-        value: object = super().run_node(n)
-        if n.target in LAYERS and isinstance(value, Tensor):
-            self.found[f"activations/{n.name}"] = value
-        return value
+    given = (inputs[name] for name in network.input_names)
+    answers = recorded(network, given, lambda node, value: value if node.target in LAYERS else None)
+    return {f"activations/{name}": value for name, value in answers.items()}

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimline.errors import SlimlineError
-from slimline.methods.distill.features import LEAST_VARIANCE, Hints, Regressor, feature_loss, least_squares
+from slimline.methods.distill.features import Hints, Regressor, feature_loss, least_squares
+from slimline.methods.distill.logits import LEAST_VARIANCE
 from slimline.network.axes import axis_groups, prune
 from slimline.network.taps import tap_points, with_taps
 from tests.network.networks import network_of, random_halves, samples

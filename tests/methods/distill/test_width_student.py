@@ -7,29 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimline.methods.distill.width_student import WidthStudent, fresh_weights_, he_normal, narrowed
+from slimline.methods.distill.width_student import WidthStudent, fresh_weights_, he_normal
 from slimline.network.cost import layers, macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from tests.methods.distill.students import demo, marks_of_student, relative_error_in_onnxruntime
 from tests.network.networks import NETWORKS, network_of
 from tests.toys import toy
-
-
-@pytest.mark.parametrize(
-    ("width", "keep", "multiple", "kept"),
-    [
-        (64, 0.5, 8, 32),
-        (64, 0.57, 8, 40),
-        (64, 0.001, 8, 8),
-        (64, 0.001, 1, 1),
-        (20, 1.0, 8, 20),
-        (20, 0.99, 8, 16),
-        (6, 0.5, 8, 6),
-    ],
-)
-def test_widths_are_multiples(width: int, keep: float, multiple: int, kept: int) -> None:
-    assert narrowed(width, keep, multiple) == kept
 
 
 def test_every_group_is_narrowed_and_every_layer_drawn() -> None:

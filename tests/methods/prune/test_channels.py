@@ -6,32 +6,12 @@ import torch
 from torch import nn
 
 from slimline.errors import SlimlineError
-from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, snapped_width, strongest
+from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, strongest
 from slimline.network.axes import axis_groups
 from slimline.network.cost import layers
 from slimline.network.network import Network, get_tensor
 from tests.runtimes.networks import Depthwise, Residual, traced
 from tests.toys import patterns, toy, toy_task
-
-
-@pytest.mark.parametrize(
-    ("width", "keep", "multiple", "kept"),
-    [
-        (64, 0.5, 8, 32),
-        (64, 0.55, 8, 32),
-        (64, 0.57, 8, 40),
-        (64, 0.001, 8, 8),
-        (64, 0.001, 1, 1),
-        (64, 1.0, 8, 64),
-        (20, 1.0, 8, 20),
-        (20, 0.99, 8, 16),
-        (20, 0.5, 1, 10),
-        (6, 0.5, 8, 6),
-        (8, 0.25, 8, 8),
-    ],
-)
-def test_widths_snap_to_multiples(width: int, keep: float, multiple: int, kept: int) -> None:
-    assert snapped_width(width, keep, multiple) == kept
 
 
 def test_the_strongest_keep_their_order_and_ties_go_to_the_lower_index() -> None:

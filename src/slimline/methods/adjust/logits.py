@@ -162,14 +162,9 @@ def scores_by_strength(
     for start in range(0, len(validate), BATCH):
         few = validate.take(slice(start, start + BATCH))
         answers = network.run(few.tensors())
-        reference = [] if _labels_decide(task, few) else [o.numpy() for o in original.run(few.tensors())]
+        reference = [] if task.labels_decide(few) else [o.numpy() for o in original.run(few.tensors())]
         others = [o.numpy() for o in answers[1:]]
         for strength, scores in found.items():
             ours = [adjusted(answers[0], strength * rare, output).numpy(), *others]
             scores.append(task.per_sample(ours, few, reference))
     return {strength: float(np.concatenate(scores).mean()) for strength, scores in found.items()}
-
-
-def _labels_decide(task: Task, samples: Samples) -> bool:
-    """Whether the score compares with labels and not with the original's answers."""
-    return samples.labels is not None and (callable(task.score) or task.score == "accuracy")

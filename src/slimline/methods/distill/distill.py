@@ -15,7 +15,7 @@ smaller network can hold.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from slimline.methods.distill.features import Hints
 from slimline.methods.distill.logits import Matched, OutputLoss, matched_as
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.remembered import Remembered
-from slimline.network.network import Network, get_tensor
+from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
-from slimline.network.taps import attention_points, channel_axes, tap_points, with_taps
+from slimline.network.taps import attention_points, channel_axes, tap_points, with_taps, without_taps
 from slimline.task import Samples, Task
 from slimline.training.batch import Batch
 from slimline.training.epochs import Epochs, first_answers
@@ -164,7 +164,9 @@ class Distill(Method):
         trained, curve = recover(student, batches, loss, plan, self._judge(task), workspace=workspace)
         for note in curve.notes:
             skipped[f"training, {len(skipped) + 1}"] = note
-        return Outcome(_untapped(network, trained), ["all trainable weights"], skipped, ((self.line(), curve),))
+        return Outcome(
+            without_taps(trained, len(points.taps(0))), ["all trainable weights"], skipped, ((self.line(), curve),)
+        )
 
     def plan(self, batches: Epochs) -> Plan:
         """The loop's hyperparameters."""
@@ -245,15 +247,6 @@ class Distill(Method):
 def _places(shape: tuple[int, ...], axis: int) -> int:
     """Numbers per sample and channel of a value whose channels lie on ``axis``."""
     return math.prod(shape[1:axis]) * math.prod(shape[axis + 1 :])
-
-
-def _untapped(student: Network, trained: Network) -> Network:
-    """The student with the weights of its tapped copy."""
-    result = student.copy().set_training_(False)
-    with torch.no_grad():
-        for name, weight in trained.weights().items():
-            get_tensor(result.module, name).copy_(weight)
-    return replace(result, history=list(trained.history))
 
 
 TEACHER = Remembered[Tensor]()

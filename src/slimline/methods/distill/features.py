@@ -26,19 +26,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.errors import SlimlineError
+from slimline.methods.distill.logits import regression_loss
 
 Shape = Sequence[int]
 MOST_ROWS = 2**16
 """Rows that the regressors are fitted to, spread evenly over samples and places."""
 RIDGE = 1e-8
 """Relative to the mean square of the features; channels that are always zero need it."""
-LEAST_VARIANCE = 1e-8
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """mean((student - teacher)^2) / var(teacher), in float32 or better; any shape."""
     student, teacher = (x if x.dtype is torch.float64 else x.float() for x in (student, teacher))
-    return F.mse_loss(student, teacher) / teacher.var(correction=0).clamp_min(LEAST_VARIANCE)
+    return regression_loss(student, teacher, teacher.var(correction=0))
 
 
 def least_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

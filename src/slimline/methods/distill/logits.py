@@ -50,9 +50,9 @@ def class_loss(
     return (1 - label_weight) * temperature**2 * soft + label_weight * F.cross_entropy(student, labels)
 
 
-def regression_loss(student: Tensor, teacher: Tensor, variance: float) -> Tensor:
+def regression_loss(student: Tensor, teacher: Tensor, variance: float | Tensor) -> Tensor:
     """The second L above; any shape. The variance is that of many answers, the same for every batch and process."""
-    return F.mse_loss(student, teacher) / max(variance, LEAST_VARIANCE)
+    return F.mse_loss(student, teacher) / torch.as_tensor(variance).clamp_min(LEAST_VARIANCE)
 
 
 def as_logits(probabilities: Tensor) -> Tensor:

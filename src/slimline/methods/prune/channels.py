@@ -24,18 +24,13 @@ from slimline.methods.prune.l1 import l1_importance
 from slimline.methods.prune.obs import obs_importance
 from slimline.methods.prune.reconstruct import reconstruct
 from slimline.methods.prune.taylor import taylor_importance
-from slimline.network.axes import AxisGroups, Group, axis_groups, prune
+from slimline.network.axes import AxisGroups, Group, axis_groups, prune, snapped_width
 from slimline.network.network import Network
 from slimline.task import Task
 from slimline.training.workspace import Workspace
 
 Importance = Callable[[Network, list[Group], Task | None], dict[str, NDArray[np.float64]]]
 IMPORTANCES: dict[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance, "obs": obs_importance}
-
-
-def snapped_width(width: int, keep: float, multiple: int) -> int:
-    """Channels to keep of ``width``: the nearest multiple, at least one multiple; all of them when ``keep`` is 1."""
-    return width if keep == 1 else min(width, max(min(multiple, width), round(width * keep / multiple) * multiple))
 
 
 def strongest(importance: NDArray[np.float64], width: int) -> NDArray[np.int64]:
