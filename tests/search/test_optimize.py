@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import re
+import time as clock
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +20,8 @@ from slimline.measure.statistics import Verdict
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.network import container
+from slimline.network.network import Network
+from slimline.network.trace import trace
 from slimline.report.certificate import Certificate
 from slimline.runtimes.runtime import Artifact
 from slimline.search import bench as bench_module
@@ -31,7 +35,9 @@ from slimline.search.listener import Silent
 from slimline.search.optimize import Search, Settings, optimize
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
+from slimline.sources.source import Job
 from slimline.task import Samples, Task
+from slimline.training import private as private_module
 from tests.search.stand_ins import from_macs, outputs_here, pretending
 from tests.toys import SHORT_RACE, Toy, finished_run, patterns, toy, toy_task, write_job
 
@@ -437,3 +443,42 @@ def test_a_search_with_pruning_on_real_files(tmp_path: Path) -> None:
     assert certificate.sensitivity and certificate.best.speedup_vs_best_original >= 1
     assert {row.runtime for row in certificate.study} >= {"torch", "onnxruntime", "openvino"}
     assert len(again.certificate["study"]) == len(certificate.study)
+
+
+class Locked(nn.Module):
+    """A wide layer whose channels are summed up in turn, so that none of them can go; for images (N, 1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(64, 512), nn.Linear(512, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.wide(image.flatten(1)).cumsum(1))
+        return result
+
+
+def test_where_nothing_can_be_pruned_the_users_own_student_is_tried(tmp_path: Path) -> None:
+    network = trace(Locked().eval(), {"image": torch.zeros(2, 1, 8, 8)})
+    task = replace(toy_task(labels=False), student=nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    with pretending(), patch.multiple(strength_module, EXPORT_SECONDS=0.0, LONGEST_SHORT=1.0, LONGEST_FULL=1.0):
+        budget = Budget(max_drop=0.99, time_s=600.0)
+        result = optimize(network, task, budget, settings=Settings(tmp_path / "run", ONLY))
+    tried = [row for row in result.certificate["study"] if row["recipe"] and row["recipe"][0].startswith("OwnStudent")]
+    assert "pruned" in {row["stage"] for row in tried}
+    assert result.best.macs == 64 * 4
+
+
+def test_making_synthetic_samples_counts_as_time_of_the_search(tmp_path: Path) -> None:
+    def slow(network: Network, count: int, *_: Any) -> dict[str, torch.Tensor]:
+        clock.sleep(0.3)
+        return {"image": torch.randn(count, 1, 8, 8)}
+
+    task = replace(toy_task(labels=False), train="synthetic")
+    job = Job(toy(), task)
+    with patch.object(private_module, "synthesize", slow):
+        found = Search(job, Budget(), Settings(tmp_path / "run", ONLY), Silent())
+    assert found.study.elapsed() >= 0.3
+    with patch.object(private_module, "synthesize", side_effect=AssertionError("made before")):
+        found.study.close()
+        again = Search(job, Budget(), Settings(tmp_path / "run", ONLY, resume=True), Silent())
+    assert again.splits.train.digest() == found.splits.train.digest()

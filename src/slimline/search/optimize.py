@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,7 @@ class Search:
 
     def __init__(self, job: Job, budget: Budget, settings: Settings, listener: Listener) -> None:
         assert job.task is not None
+        began = clock.monotonic()
         network = job.network
         self.network, self.budget, self.settings, self.listener = network, budget, settings, listener
         torch.manual_seed(settings.seed)
@@ -140,6 +142,7 @@ class Search:
             "runtimes": list(self.runtimes),
         }
         self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
+        self.study.started = began  # synthetic samples take minutes, which count
         self.training_task = Task(
             validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment,
             output=self.task.output, student=self.task.student, synthetic=self.task.synthetic,
@@ -328,12 +331,13 @@ class Search:
         self.table = SensitivityTable(
             self.bench, self.network, self.training_task, self.splits.calibrate, facts.channel_multiple
         )
-        if not self.table.found.groups:
+        if self.table.found.groups:
+            self.table.measure_damage()
+            self.table.time_groups(target)
+            self.listener.stage("The strongest pruning inside the budget")
+        else:
             self.listener.note("No group of channels can be pruned; see `slimline inspect` for the reasons.")
-            return
-        self.table.measure_damage()
-        self.table.time_groups(target)
-        self.listener.stage("The strongest pruning inside the budget")
+            self.listener.stage("Compact students")
         StrengthSearch(self.bench, self.table, target, self.budget).run(self._deadline)
 
     def _target(self) -> Trial:

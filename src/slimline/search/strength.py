@@ -109,8 +109,9 @@ class StrengthSearch:
         self.precision, seconds_per_epoch = self._training_speed()
         training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
         short_seconds = training_time * SHORT_SHARE
-        passing, failing = self._range()
-        for number in range(MOST_CANDIDATES if self.normed else MOST_UNTRAINED):
+        groups = self.table.found.groups
+        passing, failing = self._range() if groups else (1.0, 1.0)
+        for number in range((MOST_CANDIDATES if self.normed else MOST_UNTRAINED) if groups else 0):
             reserve = training_time * SHORT_SHARE * (2 if self.made else 1) + EXPORT_SECONDS
             reserve = max(reserve, self.made[-1].trial.seconds if self.made else 0.0)
             if not self._time_for(f"candidate {number}", reserve, deadline):

@@ -18,12 +18,14 @@ from slimline.methods.distill.distill import TEACHER, Distill, Points
 from slimline.methods.distill.logits import Matched
 from slimline.methods.prune.channels import PruneChannels
 from slimline.network.network import Network
+from slimline.network.taps import with_taps
 from slimline.network.trace import trace
 from slimline.task import Array, Samples, Task
 from slimline.training.curve import Curve
 from slimline.training.teacher import Teacher
 from slimline.training.workspace import Workspace
 from tests.methods.distill.test_logits import Ended
+from tests.network.test_taps import encoder
 from tests.toys import patterns, toy, toy_task
 
 
@@ -75,6 +77,40 @@ def test_the_inside_helps_to_learn_and_leaves_no_trace(hint: dict[str, Any]) -> 
     assert outcome.network.weights().keys() == student.weights().keys()
     assert len(outcome.network.run(student.examples)) == 1
     outcome.network.verify()
+
+
+def looks(network: Network, name: str, x: Tensor) -> Tensor:
+    """Where a layer of attention looks, as the mean over its heads: (N, queries, keys)."""
+    return with_taps(network, [name]).run({"x": x})[-1].double().mean(1)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_a_student_learns_to_look_where_its_teacher_looks(heads: int) -> None:
+    """The queries and keys of the teacher are large, so that it looks at single places, and the student's are not."""
+    teacher, student = encoder(kind="plain"), encoder(heads=heads)
+    with torch.no_grad():
+        for name, weight in teacher.weights().items():
+            weight.mul_(4.0 if name.startswith("projections") else 1.0)
+    rng = np.random.default_rng(0)
+    train, unseen = (rng.normal(size=(n, 7, 5)).astype(np.float32) for n in (512, 64))
+    task = Task(validate={"x": unseen}, train={"x": train}).with_original(teacher)
+    seen = [looks(teacher, name, torch.from_numpy(unseen)) for name in ("softmax", "softmax_1")]
+    gaps = []
+    for weight in (0.0, 10.0):
+        method = Distill(
+            epochs=10.0, batch=32, optimizer="adamw", learning_rate=0.003, attention_weight=weight, judgements=0
+        )
+        outcome = method.apply(student, task)
+        assert outcome.network.output_names == student.output_names and outcome.skipped == {}
+        names = ("scaled_dot_product_attention:weights", "scaled_dot_product_attention_1:weights")
+        ours = [looks(outcome.network, name, torch.from_numpy(unseen)) for name in names]
+        gaps.append(sum(float((t * (t / s).log()).sum(2).mean()) for s, t in zip(ours, seen, strict=True)))
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_networks_without_attention_are_told_that_its_weight_does_nothing() -> None:
+    outcome = Distill(epochs=0.1, attention_weight=1.0).apply(damaged(), toy_task().with_original(toy()))
+    assert outcome.skipped == {"attention": "the two networks have no attention over the same places inside"}
 
 
 def test_wrong_labels_do_not_count_unless_they_are_asked_for() -> None:
