@@ -12,13 +12,14 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 import slimline
 from slimline import cli
 from slimline.measure.statistics import Verdict
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
-from slimline.network.container import save
+from slimline.network.container import load, save
 from slimline.report import run_folder
 from slimline.search import recheck as recheck_module
 from slimline.search.budget import Budget
@@ -458,3 +459,24 @@ def test_report_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[s
     code, out, errors = run(capsys, "report", folder)
     assert (code, errors) == (0, []) and "report.html" in out
     assert (folder / "report.html").read_text() == before
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_about_training_do_what_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    commands = [line.split() for line in page.split("```")[1].strip().splitlines()]
+    assert [c[0] for c in commands] == ["slimline", "torchrun", "accelerate"]
+    (tmp_path / "recipe.yaml").write_text("- PruneChannels: {keep: 0.5}\n- Distill: {epochs: 2.0, batch: 32}\n")
+    job = write_job(tmp_path).name
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    files = []
+    for place, command in enumerate(commands):
+        files.append(tmp_path / f"{place}-{command[-1]}")
+        told = {"4": "2", "8": "2", "my_job.py": job, command[-1]: files[-1].name}
+        command = [told.get(word, word) for word in command]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr and files[-1].stat().st_size > 1000
+    for file in files[:2]:
+        answers = load(file).run({"image": torch.from_numpy(IMAGES)})[0]
+        assert (answers.argmax(1).numpy() == LABELS).mean() > 0.8

@@ -109,6 +109,25 @@ def toy() -> Network:
     return _trained().copy()
 
 
+class ChannelsLast(nn.Module):
+    """A network of images for images whose channels lie on the last axis, as those from Keras want them."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network.module
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.network(image.permute(0, 3, 1, 2))[0]
+        return result
+
+
+def toy_channels_last() -> Network:
+    """`toy` for images (N, 8, 8, 1)."""
+    network = toy()
+    example = network.examples["image"].permute(0, 2, 3, 1).contiguous()
+    return trace(ChannelsLast(network), {"image": example})
+
+
 def toy_student() -> Small:
     """An untrained `Small`, the same every time."""
     with torch.random.fork_rng():

@@ -213,6 +213,12 @@ class Task:
             validate.take(np.sort(order[cut:])),
         )
 
+    def identity(self) -> str:
+        """Everything that decides what is learnt from a task that has been read, in words."""
+        samples = [x.digest() if isinstance(x, Samples) else str(x) for x in (self.train, self.validate)]
+        teacher = "" if self.original is None else self.original.digest()
+        return f"{samples} {self.describe_score()} {self.augment} {self.synthetic} {teacher}"
+
     def describe_score(self) -> str:
         """What the score is, in words."""
         if callable(self.score):

@@ -1,7 +1,8 @@
 """A recipe without a search: the file is the network, its scores come from the file, and training can be continued."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from slimline.errors import SlimlineError
+from slimline.methods.distill import distill as distill_module
+from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.network import container
 from slimline.report.apply import Applied, apply_recipe
 from slimline.task import Task
+from slimline.training import private as private_module
 from tests.toys import patterns, toy, toy_task, write_job
 
 PRUNE = "- PruneChannels: {keep: 0.5, importance: l1, multiple: 4}\n"
@@ -51,8 +55,13 @@ def accuracy(answers: np.ndarray, labels: np.ndarray) -> float:  # type: ignore[
 @pytest.mark.parametrize("out", ["small.slim", "small.onnx"])
 def test_the_file_is_what_the_recipe_gives_and_its_score_is_that_of_the_file(out: str, tmp_path: Path) -> None:
     result, told = applied(tmp_path, PRUNE + TRAIN, out)
-    expected = Recipe.from_yaml(PRUNE + TRAIN).apply(toy(), toy_task()).network
-    x, labels = toy_task().validate["image"], toy_task().validate["labels"]
+    task = toy_task().read(("image",)).decided(toy())
+    splits = task.splits(0)
+    expected = (
+        Recipe.from_yaml(PRUNE + TRAIN).apply(toy(), replace(task, validate=splits.search, train=splits.train)).network
+    )
+    x, labels = splits.certify.inputs["image"], splits.certify.labels
+    assert labels is not None
     wanted = expected.run({"image": torch.from_numpy(x)})[0].numpy()
     if out.endswith("onnx"):
         answers = onnxruntime.InferenceSession(result.path).run(None, {"image": x})[0]
@@ -106,3 +115,57 @@ def test_an_old_file_stays_when_the_new_one_cannot_be_made(tmp_path: Path) -> No
     with pytest.raises(SlimlineError, match="needs float weights"):
         applied(tmp_path, "- QuantizeStatic\n" + PRUNE, task=Task(validate=labels))
     assert (tmp_path / "small.slim").read_bytes() == b"old"
+
+
+def test_what_was_learnt_by_heart_is_not_what_is_scored(tmp_path: Path) -> None:
+    """Labels drawn at random cannot be learnt, but those of the samples themselves can be remembered."""
+    x, _ = patterns(300, seed=5)
+    labels = np.random.default_rng(0).integers(0, 4, 300)
+    recipe = """
+    - Distill: {epochs: 200.0, batch: 32, optimizer: adamw, learning_rate: 0.01, label_weight: 1.0, judgements: 0}
+    """
+    result, _ = applied(tmp_path, recipe, task=Task(validate={"image": x, "labels": labels}))
+    assert result.samples < 200 and result.outcome.curve is not None
+    assert result.outcome.curve.losses[-1] < 0.3 * result.outcome.curve.losses[0]
+    after = result.versions[1].score
+    assert after is not None and after < 0.25 + 4 * (0.25 * 0.75 / result.samples) ** 0.5
+
+
+def test_training_samples_among_those_that_score_are_refused(tmp_path: Path) -> None:
+    x, labels = patterns(300, seed=5)
+    both = {"image": x, "labels": labels}
+    with pytest.raises(SlimlineError, match="300 of the 300 validate samples are also in train"):
+        applied(tmp_path, TRAIN, task=Task(validate=both, train=both))
+
+
+def test_a_training_that_ended_is_not_repeated_after_a_later_failure(tmp_path: Path) -> None:
+    with patch.object(QuantizeStatic, "apply", side_effect=SlimlineError("no")), pytest.raises(SlimlineError):
+        applied(tmp_path, PRUNE + TRAIN + "- QuantizeStatic\n")
+    with patch.object(distill_module, "recover", side_effect=AssertionError("trained before")):
+        again, told = applied(tmp_path, PRUNE + TRAIN + "- QuantizeStatic\n")
+    assert "Distill(epochs=4.0, batch=32) ended before" in "".join(told.lines)
+    (tmp_path / "whole").mkdir()
+    whole, _ = applied(tmp_path / "whole", PRUNE + TRAIN + "- QuantizeStatic\n")
+    assert again.outcome.network.digest() == whole.outcome.network.digest()
+    assert again.outcome.curve is not None and whole.outcome.curve is not None
+    assert again.outcome.curve.losses == whole.outcome.curve.losses
+    assert not [*tmp_path.rglob("finished-*")]
+
+
+def test_where_the_file_cannot_be_written_nothing_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "small.slim").mkdir()
+    (tmp_path / "file").write_text("")
+    with patch.object(distill_module, "recover", side_effect=AssertionError("trained")):
+        with pytest.raises(SlimlineError, match=r"small.slim is a folder: give --out the name of a file"):
+            applied(tmp_path, TRAIN)
+        with pytest.raises(SlimlineError, match=r"The output folder .*file cannot be written"):
+            applied(tmp_path, TRAIN, "file/small.slim")
+
+
+def test_synthetic_samples_are_called_so_and_counted(tmp_path: Path) -> None:
+    task = replace(toy_task(labels=False), train="synthetic")
+    made = {"image": torch.randn(24, 1, 8, 8)}
+    with patch.object(private_module, "synthesize", return_value=made):
+        result, _ = applied(tmp_path, TRAIN, task=task)
+    assert result.page is not None
+    assert "training 1, synthetic samples" in result.page.read_text() and "48" in result.page.read_text()

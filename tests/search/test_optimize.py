@@ -482,3 +482,12 @@ def test_making_synthetic_samples_counts_as_time_of_the_search(tmp_path: Path) -
         found.study.close()
         again = Search(job, Budget(), Settings(tmp_path / "run", ONLY, resume=True), Silent())
     assert again.splits.train.digest() == found.splits.train.digest()
+
+
+def test_what_ends_the_last_stage_does_not_cost_what_was_found_before(tmp_path: Path) -> None:
+    broken = SlimlineError("Training step 1 failed on a batch of image (2, 1, 8, 8): no.")
+    with pretending(slower(folded=0.9)), patch.object(StrengthSearch, "run", side_effect=broken):
+        result = search(tmp_path)
+    assert result.verdict is Verdict.PASS and result.best.stage == "int8"
+    (told,) = [limit for limit in result.certificate["limits"] if "ended early" in limit]
+    assert told.endswith("Training step 1 failed on a batch of image (2, 1, 8, 8): no.")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimline.errors import SlimlineError
 from slimline.methods.adjust.logits import AdjustLogits
 from slimline.methods.distill.distill import Distill
 from slimline.methods.distill.own_student import OwnStudent
@@ -27,6 +29,7 @@ from slimline.search import bench as bench_module
 from slimline.search import strength as strength_module
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
+from slimline.search.listener import Silent
 from slimline.search.strength import (
     MANY_CLASSES,
     MOST_CANDIDATES,
@@ -316,3 +319,25 @@ def test_where_pruning_fails_a_student_has_only_to_be_faster_than_the_whole_netw
     assert OwnStudent in kinds
     lost = search.made[kinds.index(OwnStudent)].trial
     assert stored(search)[lost.id].why == "lost 50.00 points after a short recovery"
+
+
+def test_a_student_whose_file_cannot_be_made_does_not_end_the_search(tmp_path: Path) -> None:
+    real = Bench.trial
+
+    def refuses(self: Bench, stage: str, recipe: Recipe, *arguments: Any, **named: Any) -> Trial:
+        if isinstance(recipe.methods[0], OwnStudent):
+            raise SlimlineError("There is no operator for special.i1 in ONNX: use another one.")
+        return real(self, stage, recipe, *arguments, **named)
+
+    notes: list[str] = []
+    with patch.object(Bench, "trial", refuses), patch.object(Silent, "note", lambda _, text: notes.append(text)):
+        search = searched(tmp_path, fewest_macs=0, task=replace(toy_task(), student=Tiny()))
+    assert all(isinstance(c.methods[0], PruneChannels) for c in search.made) and len(search.made) > MOST_CANDIDATES
+    assert "OwnStudent(): There is no operator for special.i1 in ONNX: use another one." in notes
+
+
+def test_a_student_for_which_there_is_no_time_is_not_trained(tmp_path: Path) -> None:
+    with patch.object(StrengthSearch, "_training_speed", lambda _: ("fp32", 1e7)):
+        search = searched(tmp_path, fewest_macs=0, task=replace(toy_task(), student=Tiny()))
+    assert search.made and all(isinstance(c.methods[0], PruneChannels) for c in search.made)
+    assert all(m.epochs >= 0.01 for c in search.made for m in c.methods if isinstance(m, Distill))

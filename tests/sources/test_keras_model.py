@@ -49,6 +49,22 @@ def test_a_model_in_memory_is_imported_whatever_its_backend(monkeypatch: pytest.
     torch.testing.assert_close(network.run(x)[0], wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("tensorflow_models")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_numbers_that_a_layer_keeps_outside_of_its_weights_are_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    import keras
+
+    image = keras.Input((6, 6, 3), name="image")
+    x = keras.layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3])(image)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    network = from_keras(model)
+    assert network.input_names == ("image",)
+    given = np.random.default_rng(0).random((3, 6, 6, 3), dtype=np.float32)
+    wanted = model(torch.from_numpy(given)).detach()
+    torch.testing.assert_close(network.run({"image": torch.from_numpy(given)})[0], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_lambda_runs_only_where_it_is_allowed(tensorflow_models: Path) -> None:
     path = tensorflow_models / "lambda.keras"
     with pytest.raises(SlimlineError, match=r"lambda\.keras holds code: the Lambda '\w+' runs Python from the file"):

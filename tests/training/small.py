@@ -1,7 +1,9 @@
 """What the tests of the training loop share: small networks, batches that follow from the step, and losses."""
 
 import functools
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +142,17 @@ def differences(one: Network, other: Network) -> list[str]:
     ours, theirs = one.weights(), other.weights()
     assert ours.keys() == theirs.keys() and ours
     return [name for name, tensor in ours.items() if not torch.equal(tensor, theirs[name])]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Files that this process writes cannot grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def distance(one: Network, other: Network) -> float:

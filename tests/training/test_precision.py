@@ -1,11 +1,16 @@
 """The way of running a step that is chosen is the one that ends first, and trying leaves no trace."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from slimline.errors import SlimlineError
+from slimline.network.trace import trace
 from slimline.training import precision
 from slimline.training.batch import Batch
 from slimline.training.plan import PRECISIONS, Plan
@@ -26,6 +31,71 @@ def test_a_short_run_takes_the_precision_with_the_shortest_step_uncompiled() -> 
     chosen, speeds = fastest_plan(toy(), Made(pictures), cross_entropy, PLAN)
     fastest = min(speeds, key=lambda name: speeds[name].seconds)
     assert set(speeds) == set(PRECISIONS) and chosen == replace(PLAN, precision=fastest, compiled=False)
+
+
+class Cast(nn.Module):
+    """Says ``.float()`` behind a layer, as norms and softmaxes of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 8), nn.Linear(8, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.head(self.body(image.flatten(1)).float().softmax(1))
+        return result
+
+
+def test_a_module_that_casts_is_trained_in_every_precision() -> None:
+    speeds = step_speeds(trace(Cast(), {"image": torch.zeros(2, 1, 8, 8)}), Made(pictures), cross_entropy, PLAN)
+    assert all(speed.failed == "" and math.isfinite(speed.seconds) for speed in speeds.values())
+
+
+def test_a_precision_in_which_the_step_fails_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = precision._Probe.step
+
+    def step(self: Any) -> float:
+        if self.lesson.precision != "fp32":
+            raise RuntimeError("index_add_(): self (Float) and source (BFloat16) must have the same scalar type")
+        return real(self)
+
+    monkeypatch.setattr(precision._Probe, "step", step)
+    chosen, speeds = fastest_plan(toy(), Made(pictures), cross_entropy, PLAN)
+    assert chosen.precision == "fp32" and speeds["bf16"].seconds == math.inf
+    assert speeds["fp16"].failed.startswith("RuntimeError: index_add_(): self (Float) and source (BFloat16)")
+
+
+def test_a_step_that_fails_in_every_precision_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self: Any) -> float:
+        raise ValueError("no\nmore")
+
+    monkeypatch.setattr(precision._Probe, "step", step)
+    with pytest.raises(SlimlineError, match="A training step of the network fails in fp32: ValueError: no"):
+        step_speeds(toy(), Made(pictures), cross_entropy, PLAN)
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Probe:
+        def __init__(self, student: object, batches: object, loss: object, plan: Plan) -> None:
+            self.plan = plan
+
+        def step(self) -> float:
+            if self.plan.compiled:
+                raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+            return 1.0
+
+    monkeypatch.setattr(precision, "_Probe", Probe)
+    chosen, speeds = fastest_plan(toy(), Made(pictures), cross_entropy, replace(PLAN, steps=1000))
+    assert not chosen.compiled and speeds["fp32 compiled"].failed.endswith("No working C++ compiler found")
+
+
+def test_a_choice_is_kept_for_the_training_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, {"fp32": 3.0, "bf16": 1.0, "fp16": 2.0}, {})
+    first, _ = fastest_plan(toy(), Made(pictures), cross_entropy, PLAN, tmp_path / "work")
+    scripted(monkeypatch, {"fp32": 1.0, "bf16": 3.0, "fp16": 2.0}, {})
+    again, speeds = fastest_plan(toy(), Made(pictures), cross_entropy, PLAN, tmp_path / "work")
+    assert first == again == replace(PLAN, precision="bf16") and speeds == {}
+    other, _ = fastest_plan(toy(), Made(pictures), cross_entropy, replace(PLAN, steps=11), tmp_path / "work")
+    assert other.precision == "fp32"
 
 
 def test_trying_leaves_no_trace() -> None:

@@ -55,6 +55,12 @@ def test_the_second_half_lies_between_two_samples_of_the_first() -> None:
     assert with_mixtures(whole, seed=0) is whole
 
 
+def test_mixtures_do_not_depend_on_where_the_channels_lie() -> None:
+    first = torch.rand(10, 3, 4, 5)
+    mixed = with_mixtures({"x": first.permute(0, 2, 3, 1).contiguous(), "y": torch.rand(10, 2)}, seed=1)["x"]
+    assert torch.equal(mixed, with_mixtures({"x": first}, seed=1)["x"].permute(0, 2, 3, 1))
+
+
 def accuracy(network: object, seed: int = 9) -> float:
     images, labels = patterns(600, seed)
     task = replace(toy_task(), validate={"image": images, "labels": labels}).decided(toy())

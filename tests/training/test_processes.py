@@ -19,10 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from slimline.network.container import save
+from slimline.network.network import Network
 from slimline.training.curve import Curve
 from slimline.training.plan import Plan
 from slimline.training.recover import recover
-from tests.training.small import Made, curves, layers, squared, with_dropout
+from tests.toys import Toy, toy
+from tests.training.small import Made, curves, layers, pictures, squared, state, with_dropout
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 120.0
@@ -35,12 +37,12 @@ import torch
 from safetensors.torch import save_file
 
 from slimline.errors import SlimlineError
-from slimline.network.container import load
+from slimline.network.container import load, save
 from slimline.training.batch import Batch
 from slimline.training.plan import Plan
 from slimline.training.recover import recover
 from slimline.training.workspace import Workspace
-from tests.training.small import Made, curves, numbers, squared
+from tests.training.small import Made, cross_entropy, curves, numbers, pictures, squared
 
 torch.set_num_threads(1)
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
@@ -61,30 +63,66 @@ def exploding(step):
     return Batch({"x": x}, (student.run({"x": x})[0] + off,))
 
 
+def spoiled(step):
+    "From step 13 on the last sample, which the second process reads, is no number."
+    batch = curves(step)
+    if step >= 12:
+        batch.inputs["x"][-1] = float("nan")
+    return batch
+
+
+def picky(network):
+    "A user's score, which takes numbers only."
+    found, wanted = network.run(curves(999).inputs)[0], curves(999).targets[0]
+    if not torch.isfinite(found).all():
+        raise SlimlineError("The score of sample 0 is nan: scores have to be finite numbers.")
+    return -float((found - wanted).square().mean())
+
+
+def image(network):
+    "The share of unseen pictures whose class is found."
+    return float((network.run(pictures(999).inputs)[0].argmax(1) == pictures(999).targets[0]).double().mean())
+
+
+def failing(network):
+    "Judges the network as it came, and no other."
+    said = [value for value in network.weights().values()]
+    if any(not torch.equal(one, other) for one, other in zip(said, student.weights().values())):
+        raise ValueError("no score today")
+    return 0.0
+
+
+MADE = {"twice": twice, "exploding": exploding, "spoiled": spoiled, "pictures": pictures}
+JUDGES = {"picky": picky, "failing": failing, "image": image}
+
+
 def work(job):
     def make(step):
         if rank == 1 and step == job.get("dies_at"):
             os.kill(os.getpid(), signal.SIGKILL)
         if rank == 0:
             (folder / "step").write_text(f"{step:9d}")
-        return {"twice": twice, "exploding": exploding}[job["made"]](step) if "made" in job else curves(step, size)
+        return MADE[job["made"]](step) if "made" in job else curves(step, size)
 
-    size, store = job["size"], folder / f"{name}-store" if job.get("store") else None
-    workspace = Workspace(store, 0.0, job.get("tracker", ""))
-    trained, curve = recover(student, Made(make, size), squared, Plan(**job["plan"]), workspace=workspace)
+    size, store = job["size"], folder / job.get("folder", f"{name}-store") if job.get("store") else None
+    workspace, judge = Workspace(store, 0.0, job.get("tracker", "")), JUDGES.get(job.get("judge"))
+    loss = cross_entropy if job.get("made") == "pictures" else squared
+    trained, curve = recover(student, Made(make, size), loss, Plan(**job["plan"]), judge, workspace=workspace)
+    save(trained, folder / f"{name}-{rank}.slim")
     save_file({n: t.detach() for n, t in trained.weights().items()}, folder / f"{name}-{rank}.safetensors")
     (folder / f"{name}-{rank}.json").write_text(json.dumps(curve.as_json()))
 
 
 for name, job in json.loads((folder / "jobs.json").read_text()).items():
-    student = load(folder / job.get("student", "layers.slim"))
+    student = load(folder / job.get("student", "layers.slim").format(rank=rank))
     try:
         work(job)
-    except SlimlineError as error:
+    except (SlimlineError, ValueError) as error:
         (folder / f"{name}-{rank}.error").write_text(str(error))
 """
 DROPOUT = {"student": "dropout.slim"}
 LONG = {"steps": 150, "learning_rate": 0.01, "optimizer": "adamw", "ema": 0.9, "accumulate": 2}
+BATCH_NORM = {"size": 32, "made": "pictures", "student": "toy.slim"}
 EXPLODING = {"size": 32, "made": "exploding", "plan": {"steps": 60, "learning_rate": 1e-9, "weight_decay": 0}}
 
 
@@ -93,6 +131,8 @@ def prepare(folder: Path, jobs: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True)
     save(layers(), folder / "layers.slim")
     save(with_dropout(), folder / "dropout.slim")
+    save(toy(), folder / "toy.slim")
+    (folder / "file").write_text("in the way of folders")
     (folder / "jobs.json").write_text(json.dumps(jobs))
     script = folder / "worker.py"
     script.write_text(WORKER)
@@ -144,12 +184,16 @@ def trained(folder: Path, job: str, rank: int) -> tuple[dict[str, Tensor], Curve
     return weights, Curve(**json.loads((folder / f"{job}-{rank}.json").read_text()))
 
 
+SPOILED = {"steps": 60, "learning_rate": 0.02, "judge_every": 5}
 JOBS: dict[str, Any] = {
     "whole": {"size": 32, "plan": {"steps": 25, "learning_rate": 0.05}},
     "parts": {"size": 33, "plan": {"steps": 25, "learning_rate": 0.05, "accumulate": 2}},
     "unequal parts": {"size": 5, "plan": {"steps": 25, "learning_rate": 0.01, "accumulate": 3, "optimizer": "adamw"}},
     "twice the same": {"size": 32, "made": "twice", "plan": {"steps": 25, "learning_rate": 0.05}},
     "twice with dropout": {"size": 32, "made": "twice", "plan": {"steps": 25, "learning_rate": 0.05}, **DROPOUT},
+    "batch norm": {**BATCH_NORM, "plan": {"steps": 5, "learning_rate": 1e-12, "weight_decay": 0}},
+    "spoiled": {"size": 32, "made": "spoiled", "judge": "picky", "plan": SPOILED},
+    "no score": {"size": 32, "judge": "failing", "plan": {"steps": 25, "learning_rate": 0.05}},
     "too few samples": {"size": 1, "plan": {"steps": 25, "learning_rate": 0.05}},
 }
 DEAD = {"size": 32, "dies_at": 5, "plan": {"steps": 10**6, "learning_rate": 0.01}}
@@ -189,6 +233,46 @@ def test_processes_draw_their_own_dropout(launched: tuple[Path, int, str], job: 
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     apart = max(float((weights[0][name] - tensor).detach().abs().max()) for name, tensor in alone.weights().items())
     assert apart < 1e-5 if equal else apart > 1e-3
+
+
+def test_every_process_hands_back_the_running_statistics_of_the_main_one(launched: tuple[Path, int, str]) -> None:
+    """Those of a torch module that sees the first half of every batch; the weights hardly move."""
+    model = Toy()
+    model.load_state_dict(state(toy()), strict=False)
+    model.train()
+    for step in range(5):
+        model(pictures(step).inputs["image"][:16])
+    weights = [trained(launched[0], "batch norm", rank)[0] for rank in (0, 1)]
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-4, atol=1e-5)
+    assert float((weights[0]["stem_norm.running_mean"] - toy().weights()["stem_norm.running_mean"]).abs().max()) > 1e-3
+
+
+def test_a_judgement_on_weights_that_are_no_numbers_ends_it_with_the_best(launched: tuple[Path, int, str]) -> None:
+    """The loss of the second process is NaN at step 13, the judgement after step 15, the window ends at step 20."""
+    seen: list[dict[str, Tensor]] = []
+
+    def look(network: Network) -> float:
+        seen.append(state(network))
+        return 0.0
+
+    recover(layers(), Made(curves), squared, Plan(**SPOILED), look)
+    for rank in (0, 1):
+        assert not (launched[0] / f"spoiled-{rank}.error").exists()
+        weights, told = trained(launched[0], "spoiled", rank)
+        (note,) = told.notes
+        assert note.startswith("Training stopped at step 15 of 60: the loss exploded to nan from ")
+        assert "the weights of step 10 were kept" in note and told.judged == [0, 5, 10]
+        for name, tensor in seen[2].items():
+            torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_a_judge_that_fails_ends_every_process(launched: tuple[Path, int, str]) -> None:
+    """The main one says why; the others would otherwise wait for its score for ever."""
+    told = [(launched[0] / f"no score-{rank}.error").read_text() for rank in (0, 1)]
+    assert told[0] == "no score today"
+    assert told[1].startswith("The main process cannot judge the network after step 2 of 25, and says why")
 
 
 def test_more_processes_than_samples_are_refused_in_every_process(launched: tuple[Path, int, str]) -> None:
@@ -261,3 +345,43 @@ def test_an_explosion_ends_the_run_in_every_process_at_the_same_step(tmp_path: P
     told = [trained(tmp_path, "run", rank) for rank in (0, 1)]
     assert told[0][1].notes == told[1][1].notes and "exploded" in told[0][1].notes[0]
     assert all(torch.equal(told[0][0][name], told[1][0][name]) for name in told[0][0])
+
+
+@pytest.mark.slow
+def test_two_trainings_with_batch_norm_killed_in_the_second_go_on_to_the_same_weights(tmp_path: Path) -> None:
+    """The second is known by what the first handed back, which therefore has to be the same in every process."""
+    second = {**LONG, "steps": 50, "judge_every": 10, "patience": 9}
+    jobs = {
+        "first": {**BATCH_NORM, "plan": {"steps": 5, "learning_rate": 0.02}},
+        "second": {**BATCH_NORM, "student": "first-{rank}.slim", "judge": "image", "plan": second},
+    }
+    finished(torchrun(prepare(tmp_path / "whole", jobs)), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    jobs["second"]["store"] = True
+    process = torchrun(prepare(killed, {**jobs, "second": {**jobs["second"], "dies_at": 25}}))
+    try:
+        assert process.wait(LIMIT) != 0
+    finally:
+        end(killed, process)
+    assert (killed / "second-store" / "checkpoint.safetensors").exists() and not (killed / "second-0.json").exists()
+    finished(torchrun(prepare(killed, jobs)), killed)
+    expected, whole = trained(tmp_path / "whole", "second", 0)
+    for rank in (0, 1):
+        weights, curve = trained(killed, "second", rank)
+        assert curve.notes == ["Continued after step 20 of 50.", *whole.notes]
+        assert (curve.judged, curve.scores, curve.losses) == (whole.judged, whole.scores, whole.losses)
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.slow
+def test_a_tracker_that_fails_in_the_main_process_is_noted_there_and_changes_nothing(tmp_path: Path) -> None:
+    tracked = {**JOBS["whole"], "store": True, "folder": "file/below", "tracker": "tensorboard"}
+    finished(torchrun(prepare(tmp_path, {"run": tracked})), tmp_path)
+    alone, curve = recover(layers(), Made(curves), squared, Plan(**JOBS["whole"]["plan"]))
+    for rank in (0, 1):
+        weights, told = trained(tmp_path, "run", rank)
+        noted = [note for note in told.notes if note.startswith("The tracker tensorboard failed (")]
+        assert len(noted) == (1 if rank == 0 else 0)
+        np.testing.assert_allclose(told.losses, curve.losses, rtol=1e-4)
+        for name, tensor in alone.weights().items():
+            torch.testing.assert_close(weights[name], tensor.detach(), rtol=0, atol=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.network.trace import trace
-from slimline.task import Task
+from slimline.task import Array, Task
 from slimline.training.batch import Batch
 from slimline.training.hook import Hook
 from slimline.training.judge import TaskJudge
@@ -306,6 +306,32 @@ def test_a_network_that_a_judge_cannot_score_any_more_is_not_the_end_of_the_sear
     assert len(curve.notes) == 1 and "Lower the learning rate (now 1e+25)" in curve.notes[0]
 
 
+def agreeing(outputs: list[Array], wanted: Array) -> Array:
+    """A score of the user's, which is -infinity or no number where the outputs are none."""
+    result: Array = -np.abs(outputs[0] - wanted).mean(1)
+    return result
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_a_score_that_is_no_number_any_more_ends_it_with_the_best_weights(steps: int) -> None:
+    """At the last judgement, or one step later by the loss."""
+    x = curves(99).inputs["x"].numpy()
+    task = Task({"x": x}, score=agreeing).with_original(layers()).decided(layers())
+    trained, curve = recover(layers(), Made(curves), squared, Plan(steps, 1e25, judge_every=1), TaskJudge(task, 32))
+    assert differences(trained, layers()) == [] and curve.scores == [0] and curve.judged == [0]
+    told = "the score became nan; the weights as they came" if steps == 1 else "the loss became "
+    assert f"Training stopped at step {min(steps, 2)} of {steps}: {told}" in curve.notes[-1]
+    assert curve.notes[:-1] == ["The score after step 1 of 9 is nan: it does not count."][: steps - 1]
+
+
+def test_a_judge_that_fails_ends_the_run_with_what_it_said() -> None:
+    def failing(_: Network) -> float:
+        raise KeyError("no such sample")
+
+    with pytest.raises(KeyError, match="no such sample"):
+        recover(layers(), Made(curves), squared, Plan(9, 0.01), failing)
+
+
 # --- when it cannot go on ---------------------------------------------------------------------------------------------
 
 
@@ -360,6 +386,14 @@ def test_a_number_that_is_none_ends_it_and_its_input_is_named(bad: float, precis
     assert "the weights of step 20 were kept" in note and curve.steps == [20]
     # Those of the batch norms too, which met the number in the forward pass.
     assert all(torch.equal(tensor, watch.seen[19][name]) for name, tensor in trained.weights().items())
+
+
+def test_weights_that_are_no_numbers_are_not_handed_back() -> None:
+    """The last update makes them so, and no later loss shows it."""
+    trained, curve = recover(layers(), Made(curves), squared, Plan(1, 3e38))
+    (note,) = curve.notes
+    assert "at step 1 of 1: the weights hold numbers that are not finite; the weights as they came were kept" in note
+    assert differences(trained, layers()) == []
 
 
 def test_a_target_that_is_no_number_is_named() -> None:

@@ -5,8 +5,7 @@ import json
 import math
 import os
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from slimline.network.network import Network
 from slimline.training.batch import Batch
 from slimline.training.checkpoint import FILE
 from slimline.training.curve import Curve
+from slimline.training.engine import Engine
 from slimline.training.hook import Hook
 from slimline.training.lesson import Loss
 from slimline.training.plan import Plan
@@ -33,6 +33,7 @@ from tests.training.small import (
     curves,
     differences,
     distance,
+    files_of_at_most,
     images,
     layers,
     pictures,
@@ -208,13 +209,14 @@ def killed(folder: Path, at: int = 30, plan: Plan = Plan(STEPS, 0.02), made: Mad
     return folder / FILE
 
 
-def test_checkpoints_are_as_far_apart_as_wanted_and_gone_at_the_end(tmp_path: Path) -> None:
+def test_checkpoints_are_as_far_apart_as_wanted_and_stay_until_the_result_is_stored(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         recover(layers(), Made(until(curves, 9)), squared, Plan(10, 0.1), workspace=Workspace(tmp_path, 3600.0))
     assert list(tmp_path.iterdir()) == []
     assert killed(tmp_path).exists() and [path.name for path in tmp_path.iterdir()] == [FILE]
-    recover(layers(), Made(curves), squared, Plan(STEPS, 0.02), workspace=Workspace(tmp_path, 0.0))
-    assert list(tmp_path.iterdir()) == []
+    first, _ = recover(layers(), Made(curves), squared, Plan(STEPS, 0.02), workspace=Workspace(tmp_path, 0.0))
+    again, curve = recover(layers(), Made(until(curves, 0)), squared, Plan(STEPS, 0.02), workspace=Workspace(tmp_path))
+    assert curve.notes[-1] == f"Continued after step {STEPS} of {STEPS}." and again.digest() == first.digest()
 
 
 def other(batch: Batch) -> Batch:
@@ -285,6 +287,25 @@ def broken(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (-1.0, "is that of this training for some of the processes and that of another for the rest: give all of them"),
+        (0.0, "The processes do not see the same checkpoint in .*: give a folder that all machines share"),
+        (20.0, "The processes do not see the same checkpoint in .*: give a folder that all machines share"),
+    ],
+    ids=["that of another training", "none", "an older one"],
+)
+def test_processes_that_would_go_on_from_different_steps_are_told_why(
+    others: float, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others find is made up here: of three, two see what this one sees, or that mean would be its own."""
+    killed(tmp_path)
+    monkeypatch.setattr(Engine, "every", lambda _, found: [found, 2 * found - others, others])
+    with pytest.raises(SlimlineError, match=told):
+        recover(layers(), Made(curves), squared, Plan(STEPS, 0.02), workspace=Workspace(tmp_path, 0.0))
+
+
+@pytest.mark.parametrize(
     "how", ["cut off", "empty", "something else", "no facts", "facts without names", "facts that end too early"]
 )
 def test_a_damaged_checkpoint_is_one_sentence(how: str, tmp_path: Path) -> None:
@@ -293,16 +314,6 @@ def test_a_damaged_checkpoint_is_one_sentence(how: str, tmp_path: Path) -> None:
     with pytest.raises(SlimlineError, match="delete it, and training begins anew") as caught:
         recover(layers(), Made(curves), squared, Plan(STEPS, 0.02), workspace=Workspace(tmp_path, 0.0))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def full(_: int) -> None:

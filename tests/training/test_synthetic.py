@@ -240,6 +240,73 @@ class Odd(nn.Module):
         return torch.cat([(x.relu() + 0 * x).sqrt(), x], 1) * rate
 
 
+class Coloured(nn.Module):
+    """A classifier of images (N, 3, 9, 12) with two norms, which adds two numbers and words; and an image that is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8)
+        self.two, self.words = nn.Linear(8, 4), nn.Embedding(9, 4)
+
+    def forward(self, image: Tensor, numbers: Tensor, words: Tensor, ones: Tensor) -> Tensor:
+        x = self.norm(self.one(image * ones)).relu().mean((2, 3))
+        result: Tensor = self.two(x) + numbers.sum(1, keepdim=True) + self.words(words).mean(1)
+        return result
+
+
+class ColouredLast(nn.Module):
+    """The same for images (N, 9, 12, 3)."""
+
+    def __init__(self, inner: Coloured) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor, numbers: Tensor, words: Tensor, ones: Tensor) -> Tensor:
+        result: Tensor = self.inner(image.permute(0, 3, 1, 2), numbers, words, ones.permute(0, 3, 1, 2))
+        return result
+
+
+@pytest.mark.parametrize("norms", [True, False])
+def test_images_with_their_channels_last_are_made_as_those_with_them_first(norms: bool) -> None:
+    torch.manual_seed(0)
+    model = Coloured().eval()
+    model.norm.running_var.fill_(0.3)  # type: ignore[union-attr]
+    if not norms:
+        model.norm = nn.Identity()  # type: ignore[assignment]
+    inputs = {
+        "image": torch.randn(4, 3, 9, 12).cumsum(3) * torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1),
+        "numbers": torch.randn(4, 2),
+        "words": torch.tensor([[3, 4]] * 4),
+        "ones": torch.ones(4, 3, 9, 12),
+    }
+    first = synthesize(trace(model, inputs), 24, seed=3)
+    turned = {name: x.permute(0, 2, 3, 1).contiguous() if x.ndim == 4 else x for name, x in inputs.items()}
+    last = synthesize(trace(ColouredLast(model), turned), 24, seed=3)
+    assert last["image"].shape == (24, 9, 12, 3) and all(x.is_contiguous() for x in last.values())
+    assert torch.equal(last["image"], first["image"].permute(0, 2, 3, 1))
+    assert torch.equal(last["ones"], torch.ones(24, 9, 12, 3))
+    assert torch.equal(last["numbers"], first["numbers"]) and torch.equal(last["words"], first["words"])
+
+
+def test_a_network_that_reads_its_image_with_the_channels_last_gets_blobs_over_height_and_width() -> None:
+    """Smoothness is about places: neighbours on both of these axes are alike, and channels are not."""
+    example = np.linspace(-1, 1, 12)[:, None] + np.linspace(-1, 1, 10)
+    colours = torch.from_numpy(np.stack([example, -example, example.mean() * 0 + example[::-1]], 2)).float()
+
+    class Colours(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.layer(x.permute(0, 3, 1, 2)).mean((2, 3))
+            return result
+
+    x = synthesize(trace(Colours(), {"x": colours.expand(2, 12, 10, 3)}), 32, seed=0)["x"].numpy()
+    down, across, between = (float(np.abs(np.diff(x, axis=axis)).mean()) for axis in (1, 2, 3))
+    assert max(down, across) < 0.6 * between
+
+
 def test_types_are_kept_constants_copied_and_slopes_that_are_no_numbers_do_no_harm() -> None:
     inputs = {"x": torch.randn(2, 4, dtype=torch.float64), "rate": torch.full((2, 1), 16000.0)}
     found = synthesize(trace(Odd(), inputs), 12, seed=0)

@@ -151,16 +151,63 @@ def test_torchs_own_random_numbers_are_left_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("augment", ["image", *EVERYTHING, EVERYTHING])
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_channels_on_the_last_axis_make_no_difference(
+    augment: str | tuple[str, ...], channels: int, dtype: torch.dtype
+) -> None:
+    first = (torch.rand(24, channels, 10, 14) * torch.arange(1, channels + 1).view(-1, 1, 1)).to(dtype)
+    last = first.permute(0, 2, 3, 1).contiguous()
+    index, view = np.arange(24), np.tile([0, 1, 2], 8)
+    expected = Views({"image": first}, 3, 5, augment).batch(index, view)["image"]
+    seen = Views({"image": last}, 3, 5, augment, {"image": 3}).batch(index, view)["image"]
+    assert torch.equal(seen, expected.permute(0, 2, 3, 1)) and seen.is_contiguous() and seen.dtype == dtype
+    assert torch.equal(seen[::3], last[::3]) and not torch.equal(seen, last)
+
+
+def test_a_mirrored_image_with_its_channels_last_keeps_its_colours_and_the_order_of_its_rows() -> None:
+    """Red only, brighter to the right, and brighter still from row to row; seen with numpy's flip."""
+    image = np.zeros((1, 28, 28, 3), np.float32)
+    image[0, :, :, 0] = np.arange(1, 29)[None] + 100 * np.arange(28)[:, None]
+    views = Views({"image": torch.from_numpy(np.repeat(image, 40, 0))}, 2, augment="mirror", axes={"image": 3})
+    seen = batch(views, list(range(40)), [1] * 40)
+    kinds = [(np.array_equal(x, image[0]), np.array_equal(x, np.flip(image[0], 1))) for x in seen]
+    assert set(kinds) == {(True, False), (False, True)}
+
+
+def test_images_of_both_layouts_in_one_sample_move_together() -> None:
+    left = pictures(30, 3, side=14)
+    views = Views({"left": left, "right": left.permute(0, 2, 3, 1)}, 2, augment=EVERYTHING, axes={"right": 3})
+    seen = views.batch(np.arange(30), np.ones(30, np.int64))
+    assert torch.equal(seen["right"], seen["left"].permute(0, 2, 3, 1))
+
+
+def test_the_identity_tells_the_layout_only_where_it_counts() -> None:
+    def known(axes: dict[str, int | None], count: int = 2, image: torch.Tensor | None = None) -> str:
+        return Views({"image": pictures(4) if image is None else image}, count, axes=axes).identity
+
+    assert known({}) == known({"image": 1}) == known({"image": 1, "words": None})
+    assert len({known({"image": 1}), known({"image": 3}), known({"image": None})}) == 3
+    assert known({"image": 1}, 1) == known({"image": 3}, 1)  # nothing is changed, so nothing can differ
+    words = torch.arange(8).view(4, 2)
+    assert known({"image": None}, image=words) == known({}, image=words)
+    assert known({}) != known({}, count=3)
+
+
 def test_inputs_that_are_no_images_are_the_same_in_every_view() -> None:
     inputs = {
         "image": pictures(5),
         "tokens": torch.arange(15).view(5, 3),
         "sound": torch.randn(5, 2, 9),
         "bytes": torch.randint(0, 255, (5, 1, 8, 8), dtype=torch.uint8),
+        "numbers": torch.randn(5, 3),
+        "table": torch.randn(5, 2, 9, 9),
     }
-    seen = Views(inputs, count=3, augment=EVERYTHING).batch(np.array([4, 0, 4]), np.array([0, 1, 2]))
+    axes = {"image": 1, "tokens": None, "sound": None, "bytes": None, "numbers": None, "table": None}
+    seen = Views(inputs, count=3, augment=EVERYTHING, axes=axes).batch(np.array([4, 0, 4]), np.array([0, 1, 2]))
     assert seen["tokens"].tolist() == [[12, 13, 14], [0, 1, 2], [12, 13, 14]]
-    assert all(torch.equal(seen[name], inputs[name][[4, 0, 4]]) for name in ("sound", "bytes"))
+    assert all(torch.equal(seen[name], inputs[name][[4, 0, 4]]) for name in ("sound", "bytes", "numbers", "table"))
     assert not torch.equal(seen["image"][2], inputs["image"][4])
 
 

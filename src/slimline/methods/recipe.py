@@ -10,7 +10,10 @@ from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, registry
 from slimline.network.network import Network
 from slimline.task import Task
+from slimline.training.checkpoint import remove_checkpoint
 from slimline.training.curve import Curve
+from slimline.training.engine import processes
+from slimline.training.finished import Finished
 from slimline.training.private import with_training_samples
 from slimline.training.workspace import Workspace
 
@@ -45,11 +48,11 @@ class Recipe:
         curves: tuple[tuple[str, Curve], ...] = ()
         workspace = workspace or Workspace()
         for place, method in enumerate(self.methods):
-            outcome = method.apply(network, task, workspace.inside(f"{place + 1:02d}-{type(method).__name__}"))
-            network = outcome.network.verify()
-            network.history.append(method.line())
+            outcome = _applied(method, network, task, workspace.inside(f"{place + 1:02d}-{type(method).__name__}"))
+            network = outcome.network
             changed += outcome.changed
-            skipped |= outcome.skipped
+            for what, why in outcome.skipped.items():  # two methods may have left the same thing alone
+                skipped[what if what not in skipped else f"{what} ({method.line()})"] = why
             curves += outcome.curves
         return Outcome(network, changed, skipped, curves)
 
@@ -90,6 +93,27 @@ class Recipe:
         if not isinstance(items, list):
             raise SlimlineError("A recipe is a YAML list of methods, such as '- PruneChannels: {keep: 0.5}'.")
         return Recipe([_method(item) for item in items])
+
+
+def _applied(method: Method, network: Network, task: Task | None, workspace: Workspace) -> Outcome:
+    """What a method gives; where it trained before in this workspace, what it gave then."""
+    finished = None
+    if workspace.folder is not None:
+        data = "" if task is None else task.read(network.input_names).identity()
+        finished = Finished(workspace.folder, [method.line(), network.digest(), data])
+    before = None if finished is None else finished.read()
+    if before is not None:
+        workspace.note(f"{method.line()} ended before: its result is taken from {workspace.folder}.")
+        return Outcome(before[0], **before[1])
+    outcome = method.apply(network, task, workspace)
+    outcome.network.verify().history.append(method.line())
+    if finished is not None and outcome.curves:
+        failed = finished.keep(outcome.network, outcome.changed, outcome.skipped, outcome.curves)
+        if failed:
+            workspace.note(f"What was learnt cannot be kept in {workspace.folder} ({failed}).")
+        elif processes()[0] == 0:
+            remove_checkpoint(finished.folder)
+    return outcome
 
 
 def _is_quantised(network: Network) -> bool:

@@ -74,22 +74,26 @@ class Propagation:
         return self.axes.get(value.name, []) if isinstance(value, Node) else []
 
     def run(self) -> None:
+        for node in self.network.module.graph.nodes:
+            self.visit(node)
+
+    def visit(self, node: Node) -> None:
+        """Find the axes of one node; those before it have theirs."""
         from slimline.network.rules import rule_for
 
-        for node in self.network.module.graph.nodes:
-            if node.op == "get_attr":
-                name = str(node.target)
-                if name not in self.weight_axes:
-                    shape = get_tensor(self.network.module, name).shape
-                    self.weight_axes[name] = [self.fresh(n) for n in shape]
-                self.axes[node.name] = self.weight_axes[name]
-            elif node.op == "placeholder":
-                self.axes[node.name] = [None] * len(self.shapes[node.name])
-            elif node.op == "output":
-                for value in node.args[0]:
-                    self.freeze(self.of(value), "is an output of the network")
-            elif node.op == "call_function":
-                self.axes[node.name] = rule_for(node.target)(self, node)
+        if node.op == "get_attr":
+            name = str(node.target)
+            if name not in self.weight_axes:
+                shape = get_tensor(self.network.module, name).shape
+                self.weight_axes[name] = [self.fresh(n) for n in shape]
+            self.axes[node.name] = self.weight_axes[name]
+        elif node.op == "placeholder":
+            self.axes[node.name] = [None] * len(self.shapes[node.name])
+        elif node.op == "output":
+            for value in node.args[0]:  # type: ignore[union-attr]
+                self.freeze(self.of(value), "is an output of the network")
+        elif node.op == "call_function":
+            self.axes[node.name] = rule_for(node.target)(self, node)
 
 
 @dataclass(frozen=True)

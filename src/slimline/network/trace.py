@@ -20,6 +20,8 @@ from slimline.errors import SlimlineError
 from slimline.network.network import Network, get_tensor
 
 NOISY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export._trace")
+CHECK = torch.ops.aten._assert_tensor_metadata.default
+"""Written by torch.export where a module says ``.float()``. It has no result, and autocast breaks what it asserts."""
 LEAST_BATCH = 2  # torch.export treats a batch of 0 or 1 as a constant
 
 
@@ -216,7 +218,7 @@ def _copy_nodes(
     """
     outputs: Any = ()
     for node in exported.graph.nodes:
-        if node in copies or node.op == "call_module":
+        if node in copies or node.op == "call_module" or node.target is CHECK:
             continue  # the shape guards that torch.export adds are modules; they have no result
         if node.op == "output":
             outputs = torch.fx.map_arg(node.args[0], copies.__getitem__)

@@ -4,7 +4,7 @@ Started by `torchrun` or `accelerate launch`, every process applies the recipe a
 one writes and tells.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,20 @@ from slimline.report.certificate import TrainingCurve
 from slimline.report.training import write_training_page
 from slimline.runtimes.registry import get_runtime
 from slimline.runtimes.runtime import Artifact
+from slimline.search.bench import require_writable
 from slimline.search.listener import Listener
 from slimline.search.training_curves import trained_by
 from slimline.sources.source import Job, Source, read_source
 from slimline.task import Array, Samples, Task
 from slimline.training.engine import check_tracker, leave_processes, processes
+from slimline.training.finished import forget_finished
+from slimline.training.private import with_training_samples
 from slimline.training.workspace import Workspace
 
 RUNTIMES = {".slim": "torch", ".onnx": "onnxruntime"}
 """The runtime that scores a file, by its ending."""
+SEED = 0
+"""Of the splits: the same command must find the same ones when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def apply_recipe(
 ) -> Applied | None:  # fmt: skip
     """Apply a recipe file to a source and write the result.
 
-    Checkpoints lie in ``OUT.work``: the same command continues a training that was stopped.
+    Checkpoints lie in ``OUT.work``: the same command continues a training that was stopped. Where a method learns, the
+    result is scored on samples that nothing was learnt from or chosen by: those of the certify split.
 
     Args:
         out: a ``.slim`` or ``.onnx`` file.
@@ -78,23 +84,45 @@ def apply_recipe(
     if out.suffix not in RUNTIMES:
         raise SlimlineError(f"{out} cannot be written: give --out a name that ends in {' or '.join(RUNTIMES)}.")
     work = out.with_name(out.name + ".work")
+    _require_room_for(out)
     check_tracker(tracker, work)
     methods = read_recipe(recipe)
     job = read_source(source, task, allow_code=allow_code)
     main = processes()[0] == 0
     listener.stage(f"Applying {recipe.name}")
-    workspace = Workspace(
+    told = Workspace(
         work, tracker=tracker, step=lambda done, total: listener.step(done, total, "training"), note=listener.note
     )
-    outcome = methods.apply(job.network, job.task, workspace if main else Workspace(work))
+    workspace = told if main else Workspace(work)
+    learning, judging = _samples(job, methods, workspace)
+    outcome = methods.apply(job.network, learning, workspace)
     leave_processes()
     if not main:
         return None
     _write(outcome.network, out)
+    forget_finished(work)
     listener.stage("Scoring the files")
-    versions, samples = _versions(job, outcome.network, out, work)
-    page = _page(job, outcome, out, versions[0].score)
-    return Applied(out, versions, samples, outcome, page)
+    versions = _versions(job, outcome.network, out, work, judging)
+    page = _page(learning, outcome, out)
+    return Applied(out, versions, 0 if judging is None else len(judging), outcome, page)
+
+
+def _require_room_for(out: Path) -> None:
+    """Fail before hours of training, not after them, where the file cannot be written."""
+    if out.is_dir():
+        raise SlimlineError(f"{out} is a folder: give --out the name of a file.")
+    require_writable(out.parent)
+
+
+def _samples(job: Job, methods: Recipe, workspace: Workspace) -> tuple[Task | None, Samples | None]:
+    """The task that methods learn from, and the samples that score the result, from which nothing is learnt."""
+    if job.task is None:
+        return None, None
+    task = with_training_samples(job.task.read(job.network.input_names), job.network, workspace=workspace)
+    if not any("data" in method.needs for method in methods.methods):
+        return task, task.validate
+    splits = task.splits(SEED)
+    return replace(task, train=splits.train, validate=splits.search), splits.certify
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -128,13 +156,12 @@ def _write(network: Network, out: Path) -> None:
         raise SlimlineError(f"{out} cannot be written ({reason}): make room or choose another --out.") from error
 
 
-def _versions(job: Job, network: Network, out: Path, work: Path) -> tuple[tuple[Version, Version], int]:
-    """Both networks as files; their scores come from the validation samples."""
+def _versions(job: Job, network: Network, out: Path, work: Path, samples: Samples | None) -> tuple[Version, Version]:
+    """Both networks as files, and how these score."""
     work.mkdir(parents=True, exist_ok=True)
     before = Artifact(container.save(job.network, work / "original.slim"), "torch")
     after = Artifact(out, RUNTIMES[out.suffix])
     scores: tuple[float | None, float | None] = (None, None)
-    samples: Samples | None = None if job.task is None else job.task.validate
     if job.task is not None and samples is not None:
         reference: list[Array] = artifact_outputs(before, samples.inputs, usable_cores())
         answers = artifact_outputs(after, samples.inputs, usable_cores())
@@ -142,19 +169,20 @@ def _versions(job: Job, network: Network, out: Path, work: Path) -> tuple[tuple[
         scores = (float(first), float(second))
     pairs = (("original", before, job.network, scores[0]), ("result", after, network, scores[1]))
     one, two = (Version(what, a.size_bytes, macs(n), n.parameter_count(), score) for what, a, n, score in pairs)
-    return (one, two), 0 if samples is None else len(samples)
+    return one, two
 
 
-def _page(job: Job, outcome: Outcome, out: Path, score: float | None) -> Path | None:
+def _page(task: Task | None, outcome: Outcome, out: Path) -> Path | None:
     """The curves of the training, beside the file."""
-    if not outcome.curves or job.task is None:
+    if not outcome.curves or task is None:
         return None
-    samples = len(job.task.train if isinstance(job.task.train, Samples) else job.task.validate)
+    kind = ", synthetic samples" if task.synthetic else ""
     curves = [
-        TrainingCurve(name=f"training {place + 1}", trial=None, **trained_by(method, curve, samples))
+        TrainingCurve(name=f"training {place + 1}{kind}", trial=None, **trained_by(method, curve, len(task.train)))
         for place, (method, curve) in enumerate(outcome.curves)
     ]
     page = out.with_name(out.name + ".training.html")
-    kind = job.task.score if isinstance(job.task.score, str) else "score"
-    write_training_page(curves, page, f"{out.name}: training", score, None, kind, "validate samples")
+    original = next((curve.original for _, curve in outcome.curves if curve.original is not None), None)
+    score = task.score if isinstance(task.score, str) else "score"
+    write_training_page(curves, page, f"{out.name}: training", original, None, score)
     return page

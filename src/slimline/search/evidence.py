@@ -50,7 +50,7 @@ class Evidence:
         self.search, self.certified, self.best, self.certifier = search, certified, best, certifier
         self.original_score = float(certifier.scores.mean())
         self.bench, self.budget = search.bench, search.budget
-        self.limits: list[str] = []
+        self.limits: list[str] = [search.broken] if search.broken else []
 
     def deliver(self, run_race: FinalRace) -> Result:
         """Race, write ``best/`` and ``front/``, and assemble the certificate."""

@@ -165,6 +165,8 @@ class Search:
         self.free: list[Trial] = []
         self.int8: list[Trial] = []
         self.table: SensitivityTable | None = None
+        self.broken = ""
+        """Why a stage ended before its time."""
 
     def run(self) -> Result:
         """Every stage in turn; Ctrl-C and the end of the time lead to certification of what there is."""
@@ -172,12 +174,20 @@ class Search:
         try:
             self._free_moves()
             self._int8()
-            self._strength()
+            self._pruned_and_students()
         except KeyboardInterrupt:
             if not self.originals or self.originals[0].latency_ms is None:
                 raise
             self.listener.note("Stopped by Ctrl-C: certifying the best so far (Ctrl-C again gives up).")
         return self._certify()
+
+    def _pruned_and_students(self) -> None:
+        """The last stage before certification; what cannot be mended here does not cost what was found before."""
+        try:
+            self._strength()
+        except SlimlineError as reason:
+            self.broken = f"The search for less work ended early: {reason}"
+            self.listener.note(self.broken)
 
     def _runtimes(self, wanted: Sequence[str]) -> tuple[str, ...]:
         usable, missing = available_runtimes()

@@ -26,6 +26,7 @@ from slimline.search.students import students
 from slimline.search.study import Trial
 from slimline.search.table import IMPORTANCE, RECONSTRUCTION_SAMPLES, SensitivityTable
 from slimline.search.training_curves import trained_by
+from slimline.training.checkpoint import remove_checkpoint
 from slimline.training.precision import step_speeds
 from slimline.training.workspace import Workspace
 
@@ -39,6 +40,8 @@ SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
+LEAST_EPOCHS = 0.01
+"""The hundredth part of an epoch is the least that a recipe states; a student is not trained for less."""
 STILL_HOPEFUL = 1.5
 """A candidate that lost at most this many times the budget in its short recovery is worth a full one."""
 SAFE_ALREADY = 0.6
@@ -154,16 +157,24 @@ class StrengthSearch:
         if best is not None and not isinstance(student, OwnStudent) and macs(start) >= best.trial.macs:
             self.bench.listener.note(f"{name}: computes more than {best.trial.id}")
             return
-        finish = Recipe([student, *self.finish])
-        tail = Recipe(self.finish)
-        probe = self.bench.trial("probe", finish, self.base.place, lambda: tail.apply(start, self.task).network, False)
+        finish, tail = Recipe([student, *self.finish]), Recipe(self.finish)
+        epochs = min(LONGEST_SHORT, seconds / self._epoch_seconds(macs(start), quarter_seconds_per_epoch))
+        if epochs < LEAST_EPOCHS:
+            self.bench.listener.note(f"{name}: no time left to train it, it computes too much")
+            return
+        try:
+            probe = self.bench.trial(
+                "probe", finish, self.base.place, lambda: tail.apply(start, self.task).network, scored=False
+            )
+        except SlimlineError as reason:  # there may be operators in it that cannot be exported, or quantised
+            self.bench.listener.note(f"{name}: {reason}")
+            return
         self.bench.time([probe])
         limit, rival = (1.0, self.base.id) if best is None else (self._measured(best.trial), best.trial.id)
         slower = probe.refused or self._measured(probe) >= limit
         self.bench.drop_trial(probe, f"a probe of an untrained student{f'; costs more than {rival}' if slower else ''}")
         if slower:
             return
-        epochs = min(LONGEST_SHORT, seconds / self._epoch_seconds(macs(start), quarter_seconds_per_epoch))
         methods: list[Method] = [student, self._distillation(round(epochs, 2))]
         candidate = self._recover(self._measured(probe), methods, self.original, methods)
         self.made.append(candidate)
@@ -220,7 +231,7 @@ class StrengthSearch:
         whole, costs = self.table.whole, self.table.costs
         widths = allocate(self.table.rows, self._cost, strength, self.table.multiple)
         seconds_per_epoch = self._epoch_seconds(costs.macs(widths), quarter_seconds_per_epoch)
-        epochs = min(LONGEST_SHORT, seconds / seconds_per_epoch)
+        epochs = max(LEAST_EPOCHS, min(LONGEST_SHORT, seconds / seconds_per_epoch))
         self.bench.listener.note(
             f"keeping {strength:.0%} of the cost: {', '.join(f'{g} {w}/{whole[g]}' for g, w in widths.items())}"
         )
@@ -244,9 +255,9 @@ class StrengthSearch:
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:
         begun = time.monotonic()
         key = [Recipe([*methods, *self.finish]).to_yaml(), self.bench.identity]
-        stored = self.bench.study.once(
-            "recover", key, lambda: self._train(start, todo, self.bench.training_folder(key))
-        )
+        folder = self.bench.training_folder(key)
+        stored = self.bench.study.once("recover", key, lambda: self._train(start, todo, folder))
+        remove_checkpoint(folder)
         network = self.bench.load(stored["network"])
         adjustment = self._adjustment(network, key)
         recipe, tail = Recipe([*methods, *adjustment, *self.finish]), Recipe([*adjustment, *self.finish])

@@ -47,11 +47,27 @@ def from_function(function: Callable[..., Any], specs: list[Any], outputs: list[
     tf2onnx_operators.register()
     traced = tf.function(function, input_signature=specs)
     model, _ = tf2onnx.convert.from_function(traced, specs, opset=OPSET)
+    captured_as_constants(model.graph, traced.get_concrete_function().graph.captures)
     names = {}
     if outputs is not None and len(outputs) == len(model.graph.output):
         names = {value.name: name for value, name in zip(model.graph.output, outputs, strict=True)}
     rename(model.graph, names)
     return model
+
+
+def captured_as_constants(graph: Any, captures: Iterable[tuple[Any, Any]]) -> None:
+    """Tensors that a function reads from outside, such as the mean of a Keras Normalization layer, which tf2onnx leaves
+    as inputs, become constants; edits the graph.
+
+    Args:
+        captures: pairs of a tensor outside and its placeholder inside.
+    """
+    from onnx import numpy_helper
+
+    outside = {inner.name: outer for outer, inner in captures if hasattr(outer, "numpy")}
+    for value in [v for v in graph.input if v.name in outside]:
+        graph.initializer.append(numpy_helper.from_array(outside[value.name].numpy(), value.name))
+        graph.input.remove(value)
 
 
 def load_keras(source: Path, allow_code: bool) -> Any:

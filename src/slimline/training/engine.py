@@ -6,6 +6,7 @@ for the whole process, and one search trains in several.
 """
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,19 @@ class Engine:
         tracker: a name that Accelerate knows, or nothing.
         folder: where the tracker writes.
         several_outputs: whether some weights may get no gradient in a step.
+        note: told when the tracker fails, which ends the tracking and nothing else.
 
     Raises:
         SlimlineError: the tracker is not known, not installed, or has nowhere to write.
     """
 
-    def __init__(self, tracker: str = "", folder: Path | None = None, several_outputs: bool = False) -> None:
+    def __init__(
+        self,
+        tracker: str = "",
+        folder: Path | None = None,
+        several_outputs: bool = False,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         check_tracker(tracker, folder)
@@ -52,7 +60,7 @@ class Engine:
             project_dir=None if folder is None else str(folder),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_outputs)],
         )
-        self.tracker = tracker
+        self.tracker, self.note = tracker, note
         self.device: torch.device = self.accelerator.device
         self.process: int = self.accelerator.process_index
         self.processes: int = self.accelerator.num_processes
@@ -72,12 +80,16 @@ class Engine:
         """Gradients stay in this process while ``wanted``."""
         return self.accelerator.no_sync(lesson) if wanted and self.processes > 1 else nullcontext()
 
+    def every(self, value: float) -> list[float]:
+        """What each process says, in their order."""
+        if self.processes == 1:
+            return [value]
+        said: Tensor = self.accelerator.gather(torch.tensor([value], dtype=torch.float64, device=self.device))
+        return [float(one) for one in said]
+
     def mean(self, value: float) -> float:
         """The mean over all processes."""
-        if self.processes == 1:
-            return value
-        every = self.accelerator.gather(torch.tensor([value], dtype=torch.float64, device=self.device))
-        return float(every.mean())
+        return sum(self.every(value)) / self.processes
 
     def from_main(self, value: float) -> float:
         """What the main process says."""
@@ -88,28 +100,76 @@ class Engine:
         told: Tensor = broadcast(torch.tensor([value], dtype=torch.float64, device=self.device), from_process=0)
         return float(told)
 
+    def asked_of_main(self, question: Callable[[], float], what: str) -> float:
+        """What the main process finds; where it fails, no other one is left waiting for the answer.
+
+        Args:
+            what: the main process is to do, in words.
+
+        Raises:
+            SlimlineError: in the other processes, where the main one failed. There it is what the question raised.
+        """
+        try:
+            answer = question() if self.main else 0.0
+        except Exception:  # the user's code may raise anything; the others are told before it goes on its way
+            self.from_main(1.0)
+            raise
+        if self.from_main(0.0):
+            raise SlimlineError(f"The main process cannot {what}, and says why: look at its message.")
+        return self.from_main(answer)
+
+    @torch.no_grad()
+    def take_from_main_(self, tensors: Iterable[Tensor]) -> None:
+        """Every process gets the numbers that the main one has in these tensors, bit for bit."""
+        if self.processes == 1:
+            return
+        from accelerate.utils import broadcast
+
+        for tensor in tensors:
+            # As bytes on this run's device, since what carries them knows neither all types nor all devices.
+            raw = tensor.detach().contiguous().flatten().view(torch.uint8).to(self.device, copy=True)
+            if raw.numel():
+                tensor.copy_(broadcast(raw, from_process=0).to(tensor.device).view(tensor.dtype).view(tensor.shape))
+
     def watch(self, name: str, facts: dict[str, Any]) -> None:
         """Open the tracker under the name of a run."""
-        if self.tracker:
-            self.accelerator.init_trackers(name, config=facts)
+        self._tell(lambda: self.accelerator.init_trackers(name, config=facts))
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Scalars of a step."""
-        if self.tracker:
-            self.accelerator.log(values, step=step)
+        self._tell(lambda: self.accelerator.log(values, step=step))
 
     def histograms(self, values: dict[str, Tensor], step: int) -> None:
-        """Distributions of a step, where the tracker draws them."""
-        for tracker in self.accelerator.trackers if self.main else ():
-            add = getattr(tracker.tracker, "add_histogram", None)
-            if add is not None:
-                for name, tensor in values.items():
-                    add(name, tensor.detach().float().cpu(), step)
+        """Distributions of a step, where the tracker draws them; those with NaN or infinity in them have none."""
+        if self.main:
+            self._tell(lambda: self._draw(values, step))
 
     def end(self) -> None:
         """Close the tracker."""
+        self._tell(self._finish)
+
+    def _draw(self, values: dict[str, Tensor], step: int) -> None:
+        drawn = {n: x.detach().float().cpu() for n, x in values.items() if x.numel() and torch.isfinite(x).all()}
+        for tracker in self.accelerator.trackers:
+            add = getattr(tracker.tracker, "add_histogram", None)
+            if add is not None:
+                for name, tensor in drawn.items():
+                    add(name, tensor, step)
+
+    def _finish(self) -> None:
         for tracker in self.accelerator.trackers:  # end_training() would end the other processes too
             tracker.finish()
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        """Say something to the tracker. The first time that it fails is noted, and it is asked for nothing more."""
+        if not self.tracker:
+            return
+        try:
+            what()
+        except Exception as error:  # the code of others, whose errors (of files, networks, services) cannot be listed
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.note(f"The tracker {self.tracker} failed ({told}): training goes on without it.")
+            self.tracker = ""
 
 
 def check_tracker(tracker: str, folder: Path | None) -> None:

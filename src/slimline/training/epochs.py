@@ -44,7 +44,7 @@ class Epochs:
 
     @property
     def identity(self) -> str:
-        return f"{self.data} views {self.views.count} {self.views.augment} {self.views.seed} seed {self.seed}"
+        return f"{self.data} {self.views.identity} seed {self.seed}"
 
     def batch(self, step: int, rows: slice) -> Batch:
         """These samples of a step's batch."""

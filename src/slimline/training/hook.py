@@ -11,7 +11,8 @@ class Hook:
     """Nothing, at every moment at which something can be done; a method overrides what it needs.
 
     What a hook does must depend only on the weights, the step and `tensors`: then a run that was killed goes on as if
-    nothing had happened.
+    nothing had happened. Each process has its hooks, and hands back the weights of the main one. Between steps the
+    running statistics of batch norms are those of a process's own share: on several, nothing may follow from them.
     """
 
     @property

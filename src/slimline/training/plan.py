@@ -34,7 +34,8 @@ class Plan:
     precision: str = "fp32"
     """``fp32``, or autocast to ``bf16`` or ``fp16``; weights and their updates stay in fp32."""
     accumulate: int = 1
-    """Parts into which a batch is split to save memory; the gradient is that of the whole batch."""
+    """Parts into which a batch is split to save memory; the gradient is that of the whole batch, but for dropout and
+    for batch norm, which sees the parts."""
     gradient_norm: float = 5.0
     """Longer gradients are scaled down to this length."""
     ema: float = 0.0

@@ -2,10 +2,13 @@
 
 It runs on Hugging Face Accelerate (`slimline.training.engine`): the same code trains in one process, in several on one
 machine and on many machines. A step's batch is the same however many processes share it, so their number does not
-change the result but for rounding (and the statistics of batch norms, which each process takes of its own share).
+change the result but for rounding, with two exceptions: dropout, of which each process draws its own, and batch norm,
+which normalises each process's share (or part of a step) by the statistics of that share. The running statistics of
+batch norms are those of the main process, from which the others take them over in every step.
 
-A step depends on the weights, the plan and its own number only; a run that was killed goes on from its last checkpoint
-and ends with the very same weights.
+A step depends on the weights, the plan, its own number and the number of processes only; a run that was killed goes on
+from its last checkpoint and, on as many processes, ends with the very same weights. Every process hands back the
+network of the main one.
 """
 
 import hashlib
@@ -29,7 +32,6 @@ from slimline.training.batch import Batches, shares
 from slimline.training.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
-    remove_checkpoint,
     restore_optimizer_,
     write_checkpoint,
 )
@@ -46,10 +48,13 @@ EXPLODED = 100.0
 """A window whose mean loss is so many times that of the first step ends the run."""
 LEAST_LOSS = 0.01
 """A first loss counts as at least so much: that of a network which starts where its teacher is may only rise."""
+OTHER_TRAINING = -1
+"""Stands for the step of a checkpoint that this run cannot go on from."""
 
 Judge = Callable[[Network], float]
-"""The mean score on held-out data of a network in the mode of inference; higher is better. One that has an
-``original_score`` tells the curve what the original scores on the same data."""
+"""The mean score on held-out data of a network in the mode of inference; higher is better, and NaN says that it has
+none. What it raises ends the run. One that has an ``original_score`` tells the curve what the original scores on the
+same data."""
 
 
 def recover(
@@ -61,7 +66,7 @@ def recover(
     hooks: Sequence[Hook] = (),
     workspace: Workspace | None = None,
 ) -> tuple[Network, Curve]:
-    """Train a copy of ``student``; it comes back on the CPU in the mode of inference.
+    """Train a copy of ``student``; it comes back on the CPU in the mode of inference, in every process the same.
 
     A loss that stops being a finite number or explodes ends the run: the best weights so far are handed back, and the
     curve's notes say so. Where there is a judge the best are those of the best score, else those of the lowest loss.
@@ -69,10 +74,12 @@ def recover(
     Args:
         judge: its score is watched; with ``plan.patience`` it ends the run early.
         hooks: what methods do during training, in this order.
-        workspace: with a folder, a run that was killed is continued from its last checkpoint there.
+        workspace: with a folder, a run that was killed is continued from its last checkpoint there. The checkpoint
+            stays; who has stored the result removes it (`slimline.training.checkpoint.remove_checkpoint`).
 
     Raises:
-        SlimlineError: batches that do not fit, a damaged checkpoint, or a tracker that is not there.
+        SlimlineError: batches that do not fit, a damaged checkpoint, a tracker that is not there, or processes that
+            were not given the same.
     """
     run = _Run(student, batches, loss, plan, judge, hooks, workspace or Workspace())
     devices = [run.engine.device] if run.engine.device.type == "cuda" else []
@@ -97,7 +104,7 @@ class _Run:
     ) -> None:
         self.batches, self.plan, self.judge, self.hooks, self.workspace = batches, plan, judge, hooks, workspace
         self.identity = _identity(student, batches, plan, loss, hooks)
-        self.engine = Engine(workspace.tracker, workspace.folder, several_outputs=len(student.output_names) > 1)
+        self.engine = Engine(workspace.tracker, workspace.folder, len(student.output_names) > 1, self._note)
         if batches.size < self.engine.processes:
             raise SlimlineError(
                 f"{self.engine.processes} processes cannot share batches of {batches.size} samples: use larger batches "
@@ -130,8 +137,8 @@ class _Run:
     def all_steps(self) -> tuple[Network, Curve]:
         started, first = time.monotonic(), self._resume()
         self.saved, self.seconds_before = started, self.curve.seconds
-        self.engine.watch("training", {k: v for k, v in asdict(self.plan).items() if v is not None})
         try:
+            self.engine.watch("training", {k: v for k, v in asdict(self.plan).items() if v is not None})
             if first == 0:
                 self._judge(0)
             step = first
@@ -210,18 +217,33 @@ class _Run:
         """What is looked at between steps."""
         if self.stopped:
             return
+        judged = self.plan.judgement_after(done)
         if len(self.recent) == WINDOW or done == self.plan.steps:
             self._window(done)
-        if self.plan.judgement_after(done) and not self.stopped:
+        elif judged:
+            self._looked(done)
+        if judged and not self.stopped:
             self._judge(done)
+
+    def _looked(self, done: int, most: float = math.inf) -> float:
+        """The mean loss since the last window, in all processes; the run ends here where it is no number, or too large.
+
+        The weights are looked at too: the loss shows only a step later what an update made of them.
+        """
+        assert self.curve.start is not None
+        mean = self.engine.mean(float(torch.stack(self.recent).double().mean()))
+        finite = torch.stack([torch.isfinite(p).all() for p in self.parameters]).all()
+        if not math.isfinite(mean) or mean > most:
+            self._stop(done - 1, f"the loss exploded to {mean:.3g} from {self.curve.start:.3g}")
+        elif self.engine.mean(float(finite)) < 1:
+            self._stop(done - 1, "the weights hold numbers that are not finite")
+        return mean
 
     def _window(self, done: int) -> None:
         """One entry of the curve; a loss that exploded ends the run here."""
-        mean = self.engine.mean(float(torch.stack(self.recent).double().mean()))
+        mean = self._looked(done, EXPLODED * max(abs(self.curve.start or 0.0), LEAST_LOSS))
         self.recent.clear()
-        first = mean if self.curve.start is None else self.curve.start
-        if not math.isfinite(mean) or mean > EXPLODED * max(abs(first), LEAST_LOSS):
-            self._stop(done - 1, f"the loss exploded to {mean:.3g} from {first:.3g}")
+        if self.stopped:
             return
         rate, zeros = self.plan.rate(done - 1), sparsity(self.network)
         self.curve.add(done, mean, rate, zeros)
@@ -236,8 +258,12 @@ class _Run:
             if done == 0:
                 self._keep(-math.inf, 0)
             return
-        score = self.engine.from_main(self.judge(self.result) if self.engine.main else 0.0)
+        judge, what = self.judge, f"judge the network after step {done} of {self.plan.steps}"
+        score = self.engine.asked_of_main(lambda: judge(self.result), what)
         if not math.isfinite(score):
+            if done == self.plan.steps and self.best_value > -math.inf:
+                self._stop(done - 1, f"the score became {score}")
+                return
             self._note(f"The score after step {done} of {self.plan.steps} is {score}: it does not count.")
             score = -math.inf
         if done == 0:
@@ -254,7 +280,7 @@ class _Run:
         self.curve.judged.append(done)
         self.curve.scores.append(score)
         self.engine.log({"score": score}, done)
-        if self.workspace.tracker and self.engine.main:
+        if self.engine.tracker and self.engine.main:
             few = self.batches.batch(0, slice(0, min(HISTOGRAM_SAMPLES, self.batches.size)))
             inputs = {name: x.to(self.engine.device) for name, x in few.inputs.items()}
             self.engine.histograms(weight_histograms(self.result) | activation_histograms(self.result, inputs), done)
@@ -292,7 +318,11 @@ class _Run:
         self.workspace.note(text)
 
     def _delivered(self) -> Network:
-        """What is handed back: a network on the CPU, in the mode of inference, that shares nothing with the run."""
+        """What is handed back: a network on the CPU, in the mode of inference, that shares nothing with the run.
+
+        In every process it is that of the main one to the bit: the processes have seen other samples, from which batch
+        norms took other statistics, and the next training is known by the digest of the network that it begins with.
+        """
         trained = self.network.twin(training=False).copy()
         with torch.no_grad():
             for name, tensor in self.result.weights().items():
@@ -300,8 +330,7 @@ class _Run:
         contiguous_(move_(trained, torch.device("cpu")))
         for hook in self.hooks:
             trained = hook.end(trained)
-        if self.workspace.folder is not None and self.engine.main:
-            remove_checkpoint(self.workspace.folder)
+        self.engine.take_from_main_(trained.weights().values())
         return trained.set_training_(False)
 
     def _checkpoint(self, done: int) -> None:
@@ -342,18 +371,34 @@ class _Run:
         """Take up a stored run; the number of steps it had done."""
         folder = self.workspace.folder
         stored = None if folder is None else read_checkpoint(folder)
-        if stored is not None and stored[1]["identity"] != self.identity:
+        other = stored is not None and stored[1]["identity"] != self.identity
+        if other:
             self._note(f"The checkpoint in {folder} is that of another training: beginning anew.")
             stored = None
         first = 0 if stored is None else int(stored[1]["step"])
-        if self.engine.mean(first) != first:
-            raise SlimlineError(
-                f"The processes do not see the same checkpoint in {folder}: give a folder that all machines share."
-            )
+        self._check_agreed(OTHER_TRAINING if other else first)
         if stored is not None:
             self._restore(*stored)
             self._note(f"Continued after step {first} of {self.plan.steps}.")
         return first
+
+    def _check_agreed(self, found: int) -> None:
+        """Every process has to go on from the same step.
+
+        Args:
+            found: the step of the checkpoint that this process sees, 0 for none, or `OTHER_TRAINING`.
+        """
+        every, folder = set(self.engine.every(found)), self.workspace.folder
+        if len(every) == 1:
+            return
+        if OTHER_TRAINING in every and 0 not in every:
+            raise SlimlineError(
+                f"The checkpoint in {folder} is that of this training for some of the processes and that of another "
+                "for the rest: give all of them the same network, data and settings."
+            )
+        raise SlimlineError(
+            f"The processes do not see the same checkpoint in {folder}: give a folder that all machines share."
+        )
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -375,7 +420,10 @@ class _Run:
 
 
 def _identity(student: Network, batches: Batches, plan: Plan, loss: Loss, hooks: Sequence[Hook]) -> str:
-    """What a checkpoint must have in common with a run that continues it. How many processes share it is free."""
+    """What a checkpoint must have in common with a run that continues it.
+
+    How many processes share it is free, though another number of them does not end with the very same weights.
+    """
     learnt = [batches.identity, batches.size, loss_identity(loss), [hook.identity for hook in hooks]]
     text = json.dumps([asdict(plan), student.digest(), *learnt, __version__])
     return hashlib.sha256(text.encode()).hexdigest()

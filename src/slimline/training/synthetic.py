@@ -32,6 +32,7 @@ from torch.fx import Interpreter, Node
 from torch.nn import functional as F
 
 from slimline.errors import SlimlineError
+from slimline.network.image_axes import image_axes
 from slimline.network.network import Network, get_tensor
 from slimline.network.shapes import node_shapes
 from slimline.scores import SAME_NUMBERS, SOFTMAX, last_operators
@@ -88,7 +89,7 @@ def synthesize(
     if count < 1:
         raise SlimlineError(f"{count} synthetic samples were asked for: ask for at least one.")
     generator = torch.Generator().manual_seed(seed)
-    kinds = {name: _Input.of(network, name) for name in network.input_names}
+    kinds = {name: _Input.of(network, name, axis) for name, axis in image_axes(network).items()}
     parts = []
     with torch.random.fork_rng(devices=[]):  # for networks that draw numbers themselves
         torch.default_generator.manual_seed(seed)
@@ -121,17 +122,19 @@ def statistics_loss(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Te
 
 
 def variation(images: Tensor) -> Tensor:
-    """TV: the mean absolute difference of neighbours, down and across."""
+    """TV: the mean absolute difference of neighbours, down and across, of images (n, channels, height, width)."""
     down, across = images.diff(dim=2).abs(), images.diff(dim=3).abs()
     return sum((d.mean() for d in (down, across) if d.numel()), images.new_zeros(()))
 
 
 @dataclass(frozen=True)
 class _Input:
-    """What one input of the network is, and how it is made."""
+    """What one input of the network is, and how it is made; images have their channels on axis 1 meanwhile."""
 
     name: str
     example: Tensor
+    axis: int | None
+    """Where the network wants the channels of images; None for what is no image."""
     way: str
     """``optimise``, ``draw`` or ``copy``."""
     low: float
@@ -143,7 +146,7 @@ class _Input:
     """Of images, in units of the deviation."""
 
     @staticmethod
-    def of(network: Network, name: str) -> "_Input":
+    def of(network: Network, name: str, axis: int | None) -> "_Input":
         example = network.examples[name]
         if example.is_complex():
             raise SlimlineError(f"The input {name} holds complex numbers, which cannot be synthesized: give data.")
@@ -152,19 +155,21 @@ class _Input:
                 f"The example of the input {name} (shape {tuple(example.shape)}) is empty or has NaN or infinity, so "
                 "its range is unknown: load the network with a sample of real data."
             )
+        if axis is not None:
+            example = example.movedim(axis, 1).contiguous()
         values = example.double()
         low, high = float(values.min()), float(values.max())
         if example.is_floating_point():
             if low == high:
-                return _Input(name, example, "copy", low, high)
+                return _Input(name, example, axis, "copy", low, high)
             mean, deviation = float(values.mean()), float(values.std(correction=0))
-            rough = float(variation(values)) / deviation if example.ndim == 4 else 0.0
-            return _Input(name, example, "optimise", low, high, mean, deviation, rough)
+            rough = 0.0 if axis is None else float(variation(values)) / deviation
+            return _Input(name, example, axis, "optimise", low, high, mean, deviation, rough)
         rows = _rows_indexed(network, name)
         if rows is not None:
-            return _Input(name, example, "draw", 0, rows - 1)
+            return _Input(name, example, axis, "draw", 0, rows - 1)
         mask = example.dtype is torch.bool or (low >= 0 and high <= 1)
-        return _Input(name, example, "copy" if mask else "draw", low, high)
+        return _Input(name, example, axis, "copy" if mask else "draw", low, high)
 
     def start(self, count: int, generator: torch.Generator) -> Tensor:
         """Values to begin with, and to stay with unless they are optimised, of the input's own type."""
@@ -174,7 +179,7 @@ class _Input:
         if self.way == "draw":
             return torch.randint(int(self.low), int(self.high) + 1, shape, generator=generator).to(self.example.dtype)
         noise = torch.randn(shape, generator=generator)
-        if len(shape) == 4:
+        if self.axis is not None:
             for cells in BLOBS:
                 grid = torch.randn(*shape[:2], cells, cells, generator=generator)
                 noise += F.interpolate(grid, shape[2:], mode="bilinear", align_corners=False)
@@ -183,7 +188,11 @@ class _Input:
 
     def within(self, x: Tensor) -> Tensor:
         """Images in the range of the examples, which a few samples show well; other inputs as they are."""
-        return x.clamp(self.low, self.high) if x.ndim == 4 else x
+        return x if self.axis is None else x.clamp(self.low, self.high)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """Values in the order of axes and of the type that the network takes."""
+        return (x if self.axis is None else x.movedim(1, self.axis)).to(self.example.dtype)
 
 
 def _rows_indexed(network: Network, name: str) -> int | None:
@@ -260,7 +269,7 @@ class _Batch:
     precision: str
 
     def optimise(self, progress: Progress | None) -> dict[str, Tensor]:
-        """The inputs, each of the type that the network takes."""
+        """The inputs as the network takes them."""
         leaves = {
             name: channels_last(x.float()).requires_grad_()
             for name, x in self.start.items()
@@ -276,8 +285,11 @@ class _Batch:
                 self.step_(leaves, optimizer)
             if progress is not None:
                 progress(step + 1, STEPS)
-        found = {name: leaves[name].detach().contiguous() if name in leaves else x for name, x in self.start.items()}
-        return {name: x.to(self.kinds[name].example.dtype) for name, x in found.items()}
+        return {name: x.detach().contiguous() for name, x in self.as_given(leaves).items()}
+
+    def as_given(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the network reads: what is optimised as it is by now, and the other inputs."""
+        return {name: self.kinds[name].as_given(leaves.get(name, x)) for name, x in self.start.items()}
 
     def step_(self, leaves: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         """One step of every input that is optimised; edits them."""
@@ -292,7 +304,7 @@ class _Batch:
 
     def loss(self, leaves: Mapping[str, Tensor]) -> Tensor:
         """What is minimised."""
-        inputs = {name: leaves.get(name, x).to(self.kinds[name].example.dtype) for name, x in self.start.items()}
+        inputs = self.as_given(leaves)
         watcher = _Watcher(self.network)
         with autocast(self.precision):
             outputs = watcher.run(*(inputs[name] for name in self.network.input_names))
@@ -301,7 +313,7 @@ class _Batch:
         total = torch.stack(norms).mean()
         for name, x in scaled.items():
             total = total + SIZE_WEIGHT * x.square().mean()
-            if x.ndim == 4:
+            if self.kinds[name].axis is not None:
                 total = total + VARIATION_WEIGHT * (variation(x) - self.kinds[name].variation).clamp_min(0)
         answer = _first(outputs)
         if answer is not None and self.target.shape[1]:

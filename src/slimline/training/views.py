@@ -29,12 +29,15 @@ class Views:
         count: views per sample; 0 for no end of them. The changes of a view are drawn for all samples when it is first
             asked for, so batches of few different views are the fast ones.
         augment: what changes, as in `Task`.
+        axes: where the channels of the images lie, as `slimline.network.image_axes` finds it: on axis 1 where nothing
+            is said of an input, and None for one that is no image.
     """
 
     inputs: Mapping[str, Tensor]
     count: int = 1
     seed: int = 0
     augment: str | Iterable[str] = "image"
+    axes: Mapping[str, int | None] = field(default_factory=dict)
     _drawn: dict[tuple[int, str], Draws] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -44,6 +47,12 @@ class Views:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    @property
+    def identity(self) -> str:
+        """What the views of given samples follow from, by which a stored training is known."""
+        others = {name: self.axes[name] for name in self._candidates if self.axes.get(name, 1) != 1}
+        return f"views {self.count} {self.augment} {self.seed}{f' channels {others}' if others else ''}"
+
     def batch(self, index: Index, view: Index) -> dict[str, Tensor]:
         """Samples ``index``, each in its view ``view``; the same pair always gives the same tensors."""
         batch = {name: x[torch.from_numpy(index)] for name, x in self.inputs.items()}
@@ -52,25 +61,38 @@ class Views:
             rows = torch.from_numpy(changed)
             for name, augmenter in self._augmenters.items():
                 draws = self._rows(name, index[changed], view[changed])
-                batch[name][rows] = augmenter.apply(batch[name][rows], draws, *self._statistics[name])
+                images = augmenter.apply(self._first(name, batch[name][rows]), draws, *self._statistics[name])
+                batch[name][rows] = images.movedim(1, self._image_axes[name])
         return batch
 
     @cached_property
     def _augmenters(self) -> dict[str, Augmenter]:
         names = tuple(self.augment)
-        sizes = {
-            name: (x.shape[2], x.shape[3])
-            for name, x in self.inputs.items()
-            if names and x.ndim == 4 and x.is_floating_point()
-        }
+        shapes = {name: self._first(name, self.inputs[name][:1]).shape for name in self._image_axes}
+        sizes = {name: (shape[2], shape[3]) for name, shape in shapes.items()}
         return {name: Augmenter(names, size, next(iter(sizes.values()))) for name, size in sizes.items()}
+
+    @cached_property
+    def _image_axes(self) -> dict[str, int]:
+        """Where the channels lie, by the name of every input that differs between views."""
+        axes = {name: self.axes.get(name, 1) for name in self._candidates}
+        return {name: axis for name, axis in axes.items() if axis is not None}
+
+    @property
+    def _candidates(self) -> list[str]:
+        """What would differ between views unless ``axes`` says that it holds no images."""
+        return [name for name, x in self.inputs.items() if self.augment and x.ndim == 4 and x.is_floating_point()]
+
+    def _first(self, name: str, images: Tensor) -> Tensor:
+        """Images with their channels on axis 1, as kornia wants them."""
+        return images.movedim(self._image_axes[name], 1).contiguous()
 
     @cached_property
     def _statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of every channel of the images."""
         found = {}
         for name in self._augmenters:
-            some = self.inputs[name][:: -(-len(self) // STATISTICS_SAMPLES)]
+            some = self._first(name, self.inputs[name][:: -(-len(self) // STATISTICS_SAMPLES)])
             some = some if some.dtype == torch.float64 else some.float()
             deviation, mean = torch.std_mean(some, (0, 2, 3), correction=0, keepdim=True)
             found[name] = mean, torch.where(deviation > 0, deviation, 1.0)

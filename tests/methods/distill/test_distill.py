@@ -26,7 +26,7 @@ from slimline.training.teacher import Teacher
 from slimline.training.workspace import Workspace
 from tests.methods.distill.test_logits import Ended
 from tests.network.test_taps import encoder
-from tests.toys import patterns, toy, toy_task
+from tests.toys import patterns, toy, toy_channels_last, toy_task
 
 
 def distance(student: Network, teacher: Network) -> float:
@@ -113,6 +113,24 @@ def test_networks_without_attention_are_told_that_its_weight_does_nothing() -> N
     assert outcome.skipped == {"attention": "the two networks have no attention over the same places inside"}
 
 
+def test_what_has_no_effect_is_told() -> None:
+    task = toy_task(labels=False)
+    alone = Task(validate=task.validate).with_original(toy())
+    outcome = Distill(epochs=0.1, label_weight=0.5, views=3, patience=2).apply(damaged(), alone)
+    assert set(outcome.skipped) == {"label_weight", "views", "patience"}
+    whole = replace(toy_task(), augment="image").with_original(toy())
+    assert Distill(epochs=0.1, label_weight=0.5, views=3, patience=2).apply(damaged(), whole).skipped == {}
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_labels_that_are_no_class_numbers_are_one_sentence(kind: type) -> None:
+    x, labels = patterns(64, seed=3)
+    named = {"image": x, "labels": labels.astype(kind)}
+    task = Task(validate=named, train=named, score="agreement").with_original(toy())
+    with pytest.raises(SlimlineError, match="label_weight needs labels that are class numbers, and these are"):
+        Distill(epochs=0.1, label_weight=0.5).apply(damaged(), task)
+
+
 def test_wrong_labels_do_not_count_unless_they_are_asked_for() -> None:
     teacher, student, task = toy(), damaged(), toy_task()
     x, wrong = task.train["image"], 3 - task.train["labels"]
@@ -129,6 +147,20 @@ def test_views_of_the_images_are_used_when_the_task_allows_them() -> None:
         Distill(epochs=0.1, batch=32, views=3).apply(student, task)
         seen.append(kept().shape)
     assert seen == [(1, 64, 4), (3, 64, 4)]
+
+
+def test_images_with_their_channels_last_are_changed_as_those_with_them_first() -> None:
+    """The same network once for (N, 1, 8, 8) and once for (N, 8, 8, 1): the same views, and the same answers."""
+    taken = []
+    for network, order in ((toy(), (0, 1, 2, 3)), (toy_channels_last(), (0, 2, 3, 1))):
+        images = np.ascontiguousarray(patterns(40, seed=3)[0].transpose(order))
+        task = Task(validate={"image": images}, train={"image": images}, augment="image,rotate,light")
+        task = task.read(["image"]).with_original(network)
+        batches = Distill(batch=40, views=3).batches(task, task.train, Points(), Workspace())
+        taken.append(batches.batch(0, slice(0, 40)))
+    first, last = taken
+    assert torch.equal(last.inputs["image"], first.inputs["image"].permute(0, 2, 3, 1))
+    torch.testing.assert_close(last.targets[0], first.targets[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_teacher_answers_once_for_all_candidates_of_a_search() -> None:
@@ -233,7 +265,7 @@ def test_of_endless_views_the_teacher_is_asked_in_every_step() -> None:
     assert curve_of(Distill(epochs=4.0, batch=32, views=0), task).losses[-1] > 0
 
 
-@pytest.mark.parametrize(("epochs", "batch", "steps"), [(3.0, 5, 6), (3.0, 10, 3), (3.0, 64, 3), (0.0, 5, 1)])
+@pytest.mark.parametrize(("epochs", "batch", "steps"), [(3.0, 5, 6), (3.0, 10, 3), (3.0, 64, 3), (0.001, 5, 1)])
 def test_an_epoch_is_every_sample_once_also_where_a_batch_is_larger_than_the_data(
     epochs: float, batch: int, steps: int
 ) -> None:

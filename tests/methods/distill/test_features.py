@@ -33,16 +33,45 @@ def test_the_loss_is_the_mean_square_in_units_of_the_teachers_variance() -> None
     student, teacher = drawn(4, 3, 5, 5).double(), 3 + 10 * drawn(4, 3, 5, 5).double().flip(0)
     expected = by_the_paper(student.numpy(), teacher.numpy())
     for scale in (1, 100):
-        assert float(feature_loss(scale * student, scale * teacher)) == pytest.approx(expected)
-    assert float(feature_loss(teacher, teacher)) == 0
-    assert float(feature_loss(teacher.mean().expand_as(teacher), teacher)) == pytest.approx(1)
+        assert float(hints_of(scale * teacher)([scale * student], [scale * teacher])) == pytest.approx(expected)
+    assert float(hints_of(teacher)([teacher], [teacher])) == 0
+    assert float(hints_of(teacher)([teacher.mean().expand_as(teacher)], [teacher])) == pytest.approx(1)
+    assert float(feature_loss(student, teacher, 4.0)) == pytest.approx(float((student - teacher).square().mean()) / 4)
+
+
+def hints_of(teacher: Tensor) -> Hints:
+    """The loss at one point without a regressor, fitted to these features."""
+    return Hints([teacher.shape], [teacher.shape]).fit([teacher], [teacher])
+
+
+@pytest.mark.parametrize("cut", [1, 7, 16])
+def test_the_loss_of_a_batch_is_the_mean_over_its_samples_however_they_are_shared_out(cut: int) -> None:
+    """The first shares hold features of another scale, so that each has a variance of its own."""
+    scale = torch.linspace(0.1, 5, 32).view(-1, 1, 1, 1)
+    narrow, wide = drawn(32, 7, 4, 3) * scale, drawn(32, 11, 4, 3) * scale.flip(0)
+    hints = Hints([narrow.shape, wide.shape], [wide.shape, wide.shape]).fit([narrow, wide], [wide, wide.flip(1)])
+    whole = hints([narrow, -wide], [wide, wide.flip(1)])
+    parts = [
+        len(narrow[rows]) * hints([narrow[rows], -wide[rows]], [wide[rows], wide[rows].flip(1)])
+        for rows in (slice(0, cut), slice(cut, 32))
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum() / 32, whole, rtol=1e-5, atol=0)
+    assert whole > 0.5
+
+
+def test_the_variances_are_part_of_what_a_checkpoint_holds() -> None:
+    x = drawn(40, 6, 3, 3).double() * 7 + 100
+    hints = Hints([(2, 6, 3, 3)], [(2, 6, 3, 3)]).fit([x], [x])
+    (stored,) = hints.state_dict().values()
+    assert stored.tolist() == pytest.approx([x.numpy().var()], rel=1e-5) and not list(hints.parameters())
 
 
 def test_few_bits_and_features_without_variance_are_no_trouble() -> None:
     student, teacher = drawn(64, 64).bfloat16(), drawn(64, 65)[:, 1:].bfloat16()
     expected = by_the_paper(student.double().numpy(), teacher.double().numpy())
-    assert float(feature_loss(student, teacher)) == pytest.approx(expected, rel=1e-5)
-    assert float(feature_loss(torch.ones(2, 2), torch.zeros(2, 2))) == pytest.approx(1 / LEAST_VARIANCE)
+    assert float(hints_of(teacher)([student], [teacher])) == pytest.approx(expected, rel=1e-5)
+    zeros = torch.zeros(2, 2)
+    assert float(hints_of(zeros)([torch.ones(2, 2)], [zeros])) == pytest.approx(1 / LEAST_VARIANCE)
 
 
 def test_least_squares_are_those_of_numpy() -> None:
@@ -64,10 +93,13 @@ def test_an_invertible_mixing_is_undone_and_dead_channels_do_no_harm() -> None:
 @pytest.mark.parametrize(("narrow", "wide", "axis"), SHAPES)
 def test_hints_cost_what_regressed_features_cost(narrow: tuple[int, ...], wide: tuple[int, ...], axis: int) -> None:
     """The channel axis is the one that differs; the mean is over the points."""
-    hints = Hints([narrow, wide], [wide, wide], seed=3)
+    student, teacher = [drawn(*narrow), drawn(*wide)], [drawn(*wide).flip(0), 3 * drawn(*wide).flip(1)]
+    hints = Hints([narrow, wide], [wide, wide], seed=3).fit(student, teacher)
     first, second = hints.regressors
     assert isinstance(first, Regressor) and not list(second.parameters())
-    student, teacher = [drawn(*narrow), drawn(*wide)], [drawn(*wide).flip(0), drawn(*wide).flip(0)]
+    with torch.no_grad():
+        first.weight.add_(drawn(11, 7))
+        first.bias.zero_()
     weight, rows = first.weight.detach().numpy(), np.moveaxis(student[0].numpy(), axis, -1)
     regressed = np.moveaxis(np.einsum("oi,...i->...o", weight, rows), -1, axis)
     parts = [by_the_paper(regressed, teacher[0].numpy()), by_the_paper(student[1].numpy(), teacher[1].numpy())]
@@ -92,7 +124,7 @@ def test_what_a_regressor_can_undo_costs_nothing_once_fitted(
 def test_equal_features_cost_nothing_without_any_regressor() -> None:
     hints, x = Hints([(2, 6, 3, 3)], [(5, 6, 3, 3)]), drawn(4, 6, 3, 3)
     assert not list(hints.parameters()) and float(hints([x], [x])) == 0
-    assert float(hints.fit([x], [-x])([x], [-x])) == pytest.approx(float(feature_loss(x, -x)))
+    assert float(hints.fit([x], [-x])([x], [-x])) == pytest.approx(by_the_paper(x.numpy(), -x.numpy()))
 
 
 def test_regressors_start_semi_orthogonal_and_keep_the_variance() -> None:

@@ -92,6 +92,10 @@ class DepthStudent(Method):
             )
         staying = self.staying(blocks)
         gone = [block for block in blocks if block not in staying]
+        if not gone and self.keep < 1:
+            raise SlimlineError(
+                f"DepthStudent(keep={self.keep:g}) takes none of the {len(blocks)} residual blocks out: keep less."
+            )
         for block in staying:
             skipped[block.name] = f"is one of the {len(staying)} of {len(blocks)} blocks that stay"
         names = [block.name for block in gone]  # while the graph still holds their layers
@@ -120,8 +124,6 @@ def take_out_(network: Network, blocks: list[Block]) -> None:
     for block in blocks:  # in the order of the graph: an operand may be the sum of a block that is gone
         block.sum.replace_all_uses_with(block.kept)
     dead = before - _needed(graph)
-    for node in graph.nodes:  # what torch asserts about a tensor goes with it
-        dead |= {node} if dead.intersection(node.all_input_nodes) else set()
     for node in reversed([n for n in graph.nodes if n in dead and n.op != "placeholder"]):
         graph.erase_node(node)  # eliminate_dead_code would leave dropout and attention, which may draw random numbers
     network.tidy_()

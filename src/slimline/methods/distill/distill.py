@@ -27,6 +27,7 @@ from slimline.methods.distill.features import Hints
 from slimline.methods.distill.logits import Matched, OutputLoss, matched_as
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.remembered import Remembered
+from slimline.network.image_axes import image_axes
 from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
 from slimline.network.taps import attention_points, channel_axes, tap_points, with_taps, without_taps
@@ -122,7 +123,7 @@ class Imitation(nn.Module):
 class Distill(Method):
     """Train the network against the original."""
 
-    epochs: float = param(2.0, low=0.0, high=1000.0, doc="passes over the training samples")
+    epochs: float = param(2.0, low=0.001, high=1000.0, doc="passes over the training samples")
     learning_rate: float = param(0.05, low=1e-6, high=10.0, doc="peak learning rate")
     optimizer: str = param("sgd", choices=OPTIMIZERS, doc="SGD with Nesterov momentum, AdamW or RMSprop")
     schedule: str = param("cosine", choices=SCHEDULES, doc="how the learning rate falls after its warm-up")
@@ -155,12 +156,14 @@ class Distill(Method):
         assert task is not None and task.original is not None
         workspace = workspace or Workspace()
         points, skipped = self.points(network, task.original)
+        skipped |= self._without_effect(task, samples)
         batches = self.batches(task, samples, points, workspace)
         loss = self.loss(network, batches, matched_as(task), points)
         student = with_taps(network, points.taps(0)) if points.taps(0) else network
         plan = self.plan(batches)
         if self.precision == "auto":
-            plan, _ = fastest_plan(student, batches, loss, plan)
+            plan, speeds = fastest_plan(student, batches, loss, plan, workspace.folder)
+            skipped |= {f"training in {way}": f"fails: {s.failed}" for way, s in speeds.items() if s.failed}
         trained, curve = recover(student, batches, loss, plan, self._judge(task), workspace=workspace)
         for note in curve.notes:
             skipped[f"training, {len(skipped) + 1}"] = note
@@ -199,14 +202,33 @@ class Distill(Method):
                 skipped["maps"] = "the two networks have no maps of the same places inside"
         return points, skipped
 
+    def _without_effect(self, task: Task, samples: Samples) -> dict[str, str]:
+        """Hyperparameters that do nothing with these data, and why."""
+        found = {}
+        if self.label_weight and samples.labels is None:
+            found["label_weight"] = "the training samples have no labels"
+        if self.views != 1 and not task.augment:
+            found["views"] = "there is one view of each sample without Task(augment=...)"
+        if self.patience and task.train is None:
+            found["patience"] = "there are no samples to judge by that are not trained on: give Task(train=...)"
+        return found
+
     def batches(self, task: Task, samples: Samples, points: Points, workspace: Workspace) -> Epochs:
         """What the steps read: the views of the samples and the teacher's answers."""
         assert task.original is not None
         precision = "fp32" if self.precision == "auto" else self.precision
-        views = Views(samples.tensors(), self.views, augment=task.augment) if task.augment else Views(samples.tensors())
+        views = Views(samples.tensors())
+        if task.augment:
+            axes = image_axes(task.original)
+            views = Views(samples.tensors(), self.views, augment=task.augment, axes=axes)
         answers = _answers(task.original, samples, views, precision, points.taps(1), workspace)
         labels = None
         if samples.labels is not None and self.label_weight:
+            if samples.labels.dtype.kind not in "iub":
+                raise SlimlineError(
+                    f"label_weight needs labels that are class numbers, and these are {samples.labels.dtype}: number "
+                    "the classes from 0, or leave label_weight at 0."
+                )
             labels = torch.from_numpy(samples.labels.astype(np.int64))
         data = f"{samples.digest()} answered by {task.original.digest()} in {precision}"
         return Epochs(views, answers, data, self.batch, labels, self.seed)
@@ -261,7 +283,7 @@ def _answers(
     asked = Teacher(original, precision, taps)
     if taps or views.count == ENDLESS or asked.bytes_for(views) > LARGEST_MEMORY:
         return asked
-    known, name = TEACHER.of(original, samples), f"{views.count} {views.seed} {views.augment} {precision}"
+    known, name = TEACHER.of(original, samples), f"{views.identity} {precision}"
     if name not in known:
         known.clear()  # two sets of answers at once may be too much
         known[name] = teacher_outputs(asked, views, workspace.step)

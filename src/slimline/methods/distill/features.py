@@ -6,12 +6,13 @@ equation 8.
 
     L = 1/2 || u(x) - r(v(x)) ||^2        u: the teacher's features, v: the student's, r: a regressor
 
-Ours differs: L is the mean square in units of the variance of the teacher's features over the entries of the batch, so
-that every point counts alike: 0 is equal, 1 is what the mean alone would cost. The regressor mixes channels and never
+Ours differs: L is the mean square in units of the variance of the teacher's features over the entries of a first batch
+(`Hints.fit`), so that every point counts alike: 0 is equal, 1 is what the mean alone would cost. That variance is taken
+once, so that L is a mean over samples, the same however processes share them. The regressor mixes channels and never
 places (a 1x1 convolution, or the linear map of TinyBERT), and there is none where the widths agree: a pruned copy keeps
 the order of its channels, and without a regressor the student itself has to come closer. Several points are matched at
-once, together with the outputs, instead of one before them. The regressors can start at least squares on a first batch
-(`Hints.fit`) instead of at random, so that the first gradients say what the student lacks, not what they lack.
+once, together with the outputs, instead of one before them. The regressors can start at least squares on the first
+batch instead of at random, so that the first gradients say what the student lacks, not what they lack.
 
 Helps: by the paper, students of another architecture, whose outputs say little to early layers; not measured here.
 Does not: help a pruned copy, which starts from the teacher's own features. There (the demo network at a quarter of its
@@ -35,10 +36,12 @@ RIDGE = 1e-8
 """Relative to the mean square of the features; channels that are always zero need it."""
 
 
-def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean((student - teacher)^2) / var(teacher), in float32 or better; any shape."""
-    student, teacher = (x if x.dtype is torch.float64 else x.float() for x in (student, teacher))
-    return regression_loss(student, teacher, teacher.var(correction=0))
+def feature_loss(student: Tensor, teacher: Tensor, variance: float | Tensor) -> Tensor:
+    """mean((student - teacher)^2) / variance, in float32 or better; any shape.
+
+    The variance is one number: that of many of the teacher's features, the same for every batch and process.
+    """
+    return regression_loss(_precise(student), _precise(teacher), variance)
 
 
 def least_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +90,8 @@ class Regressor(nn.Module):
 class Hints(nn.Module):
     """The loss of several points and the regressors it needs, which train along with the student.
 
+    Until `fit` has seen the teacher's features, their variances count as 1.
+
     Args:
         shapes_student, shapes_teacher: shapes of the features at every point, batch axis first; its length does not
             matter, and at most one other axis may differ: the channels.
@@ -95,6 +100,9 @@ class Hints(nn.Module):
     Raises:
         SlimlineError: there is no point, or the shapes at one cannot be compared.
     """
+
+    variances: Tensor
+    """(points,): of the teacher's features; a buffer, so that checkpoints hold it and processes share it."""
 
     def __init__(self, shapes_student: Sequence[Shape], shapes_teacher: Sequence[Shape], seed: int = 0) -> None:
         super().__init__()
@@ -106,18 +114,24 @@ class Hints(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         pairs = zip(shapes_student, shapes_teacher, strict=True)
         self.regressors = nn.ModuleList(_regressor(tuple(s), tuple(t), generator) for s, t in pairs)
+        self.register_buffer("variances", torch.ones(len(shapes_teacher)))
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
         """The mean of `feature_loss` over the points."""
-        found = zip(self.regressors, student_features, teacher_features, strict=True)
-        return torch.stack([feature_loss(_upcast(regressor, s), t) for regressor, s, t in found]).mean()
+        found = zip(self.regressors, student_features, teacher_features, self.variances, strict=True)
+        return torch.stack([feature_loss(_upcast(regressor, s), t, v) for regressor, s, t, v in found]).mean()
 
     def fit(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> "Hints":
-        """Start the regressors at least squares on one batch of features."""
+        """Start the regressors at least squares on one batch of features, and take the teacher's variances there."""
+        self.variances.copy_(torch.stack([_precise(t).var(correction=0) for t in teacher_features]))
         for regressor, s, t in zip(self.regressors, student_features, teacher_features, strict=True):
             if isinstance(regressor, Regressor):
                 regressor.fit_(s, t)
         return self
+
+
+def _precise(features: Tensor) -> Tensor:
+    return features if features.dtype is torch.float64 else features.float()
 
 
 def _regressor(student: tuple[int, ...], teacher: tuple[int, ...], generator: torch.Generator) -> nn.Module:
