@@ -1,5 +1,6 @@
 """Private data only judge: what is trained on comes from the network."""
 
+import math
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -12,15 +13,15 @@ from slimline.methods.distill.distill import Distill
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.recipe import Recipe
 from slimline.task import Samples, Task
-from slimline.training import private
+from slimline.training import private, synthetic
 from slimline.training.private import with_mixtures, with_training_samples
 from tests.toys import patterns, toy, toy_task
 
 
 @pytest.fixture(autouse=True)
 def few() -> object:
-    """Enough for a toy."""
-    with patch.object(private, "SYNTHETIC_SAMPLES", 256):
+    """Enough for a toy, in one precision however busy the machine."""
+    with patch.object(private, "SYNTHETIC_SAMPLES", 256), patch.object(synthetic, "CLEARLY", math.inf):
         yield
 
 

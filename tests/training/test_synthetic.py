@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -379,3 +380,33 @@ def test_what_cannot_be_done_is_said() -> None:
             synthesize(network, 4, seed=0)
     with pytest.raises(SlimlineError, match="The input x holds complex numbers"):
         synthesize(trace(Plain(), {"x": torch.randn(2, 3, dtype=torch.complex64)}), 4, seed=0)
+
+
+@pytest.mark.parametrize("faster", ["fp32", "bf16"])
+def test_auto_is_the_precision_that_is_faster_here(faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that runs twice as fast in one precision; the samples are those of the other."""
+    real, clock = synthetic._Batch.optimise, [0.0]
+
+    def optimise(self: Any, progress: Any, steps: int) -> Any:
+        clock[0] += 1.0 if self.precision == faster else 2.0
+        return real(self, progress, steps)
+
+    monkeypatch.setattr(synthetic, "STEPS", 2)
+    monkeypatch.setattr(synthetic._Batch, "optimise", optimise)
+    monkeypatch.setattr(synthetic.time, "perf_counter", lambda: clock[0])
+    found = synthesize(toy(), 8, 0, precision="auto")["image"]
+    assert torch.equal(found, synthesize(toy(), 8, 0, precision=faster)["image"])
+
+
+def test_a_precision_without_kernels_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = synthetic._Batch.loss
+
+    def loss(self: Any, leaves: Any) -> Any:
+        if self.precision == "bf16":
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return real(self, leaves)
+
+    monkeypatch.setattr(synthetic, "STEPS", 2)
+    monkeypatch.setattr(synthetic._Batch, "loss", loss)
+    found = synthesize(toy(), 8, 0, precision="auto")["image"]
+    assert torch.equal(found, synthesize(toy(), 8, 0)["image"])

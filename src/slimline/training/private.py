@@ -47,7 +47,7 @@ def _made(network: Network, seed: int, workspace: Workspace) -> dict[str, Tensor
     stored = None if folder is None else read_checkpoint(folder)
     if stored is not None and stored[1] == facts:
         return stored[0]
-    made = synthesize(network, SYNTHETIC_SAMPLES, seed, workspace.step)
+    made = synthesize(network, SYNTHETIC_SAMPLES, seed, workspace.step, precision="auto")
     failed = write_checkpoint(folder, made, facts) if folder is not None and processes()[0] == 0 else ""
     if failed:
         workspace.note(

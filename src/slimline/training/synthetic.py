@@ -23,6 +23,7 @@ examples' mean and deviation as the statistics of the input.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,10 @@ BLOBS = (2, 4, 8)
 """Images start as the sum of noise and of noise on grids of this many cells per side."""
 LARGEST_MEMORY = 2**31
 """Bytes of activations of one batch; a batch is smaller where this would be passed."""
+TIMED, TIMED_STEPS = 32, 3
+"""Samples and steps with which the precisions are timed."""
+CLEARLY = 1.25
+"""bf16 is taken where it is so many times as fast: the same seed should not give other samples for a busy moment."""
 FEWEST = 8
 """Samples per batch, even so: statistics of fewer say little."""
 
@@ -81,7 +86,8 @@ def synthesize(
         count: samples wanted.
         seed: the same seed gives the same inputs.
         progress: called with the steps done and the steps in all.
-        precision: ``fp32``, or ``bf16`` where the processor is faster with it.
+        precision: ``fp32`` or ``bf16``, or ``auto`` for bf16 where it is measured to be clearly
+            faster here.
 
     Raises:
         SlimlineError: ``count`` is less than 1, or an input can neither be optimised nor drawn.
@@ -97,11 +103,29 @@ def synthesize(
         frozen.module.requires_grad_(False)
         batches = -(-count // _batch_size(frozen))
         targets = _targets(count, _classes(frozen), generator)
+        if precision == "auto":
+            precision = _faster_precision(frozen, kinds, targets[:TIMED])
+            torch.default_generator.manual_seed(seed)
         for number, target in enumerate(targets.tensor_split(batches)):
             start = {name: kind.start(len(target), generator) for name, kind in kinds.items()}
             work = _Batch(frozen, kinds, start, target, precision)
-            parts.append(work.optimise(_part_of(progress, number, batches)))
+            parts.append(work.optimise(_part_of(progress, number, batches), STEPS))
     return {name: torch.cat([part[name] for part in parts]) for name in network.input_names}
+
+
+def _faster_precision(network: Network, kinds: Mapping[str, "_Input"], targets: Tensor) -> str:
+    """Whether steps on a few samples are clearly faster in bf16 than in fp32; they take turns."""
+    generator = torch.Generator().manual_seed(0)
+    start = {name: kind.start(len(targets), generator) for name, kind in kinds.items()}
+    seconds = dict.fromkeys(("fp32", "bf16"), math.inf)
+    for precision in [*seconds] * TIMED_STEPS:
+        begun = time.perf_counter()
+        try:
+            _Batch(network, kinds, start, targets, precision).optimise(None, steps=1)
+        except RuntimeError:  # an operator without a kernel for bf16; in fp32 the samples themselves will tell
+            continue
+        seconds[precision] = min(seconds[precision], time.perf_counter() - begun)
+    return "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
 
 
 def _part_of(progress: Progress | None, number: int, batches: int) -> Progress | None:
@@ -268,8 +292,8 @@ class _Batch:
     target: Tensor
     precision: str
 
-    def optimise(self, progress: Progress | None) -> dict[str, Tensor]:
-        """The inputs as the network takes them."""
+    def optimise(self, progress: Progress | None, steps: int) -> dict[str, Tensor]:
+        """The inputs as the network takes them, after so many steps."""
         leaves = {
             name: channels_last(x.float()).requires_grad_()
             for name, x in self.start.items()
@@ -278,13 +302,13 @@ class _Batch:
         rates = [RATE * self.kinds[name].deviation for name in leaves]
         groups = [{"params": [x], "lr": rate} for x, rate in zip(leaves.values(), rates, strict=True)]
         optimizer = torch.optim.Adam(groups, betas=BETAS) if groups else None
-        for step in range(STEPS):
+        for step in range(steps):
             if optimizer is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+                    group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
                 self.step_(leaves, optimizer)
             if progress is not None:
-                progress(step + 1, STEPS)
+                progress(step + 1, steps)
         return {name: x.detach().contiguous() for name, x in self.as_given(leaves).items()}
 
     def as_given(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
