@@ -72,11 +72,12 @@ def demo_rows(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def ratio(summary: Result, key: str) -> str:
+def ratio(summary: Result, key: str, digits: int = 2) -> str:
     """``3.21x``, with its 95 % interval where the summary has one."""
-    text = f"{summary[key]:.2f}x"
+    text = f"{summary[key]:.{digits}f}x"
     if f"{key}_low" in summary:
-        text += f" (95 % interval {summary[f'{key}_low']:.2f} to {summary[f'{key}_high']:.2f})"
+        low, high = summary[f"{key}_low"], summary[f"{key}_high"]
+        text += f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
     return text
 
 
@@ -126,7 +127,49 @@ def sources_rows(result: Result) -> list[tuple[str, str]]:
     return rows
 
 
-FORMATS = {"demo": demo_rows, "onnx_backend": onnx_backend_rows, "sources": sources_rows}
+def recovery_rows(result: Result) -> list[tuple[str, str]]:
+    """What training brings back, how fast a step is and what memory it takes."""
+    s = result["summary"]
+    rows = [("MACs left", f"{100 * s['macs_left']:.1f} %")]
+    for way in ("with labels", "without labels", "without data"):
+        key = f"points_lost_{way.replace(' ', '_')}"
+        rows.append(
+            (f"points lost, recovered {way}", f"{s[key]:.2f}, at most {s[f'{key}_upper']:.2f} (one-sided 95 %)")
+        )
+    steps = {f"{count} process{'es' * (count > 1)}": s[f"steps_per_second_{count}_processes"] for count in (1, 2, 4)}
+    return [
+        *rows,
+        ("time of a step against a plain PyTorch loop's", ratio(s, "step_time_against_plain", 3)),
+        ("speed of a step in bf16 against fp32", ratio(s, "bf16_speedup")),
+        ("compiled, fp32", ratio(s, "compiled_speedup")),
+        ("compiled, bf16", ratio(s, "bf16_compiled_speedup")),
+        ("steps per second", ", ".join(f"{speed:.2f} with {name}" for name, speed in steps.items())),
+        (
+            "peak memory of distillation",
+            f"{s['peak_memory_ratio']:.2f} of what the original and the student take, each on its own, added up",
+        ),
+    ]
+
+
+def augmentation_rows(result: Result) -> list[tuple[str, str]]:
+    """Accuracy and divergence for every way of showing a few images, means over the seeds."""
+    s = result["summary"]
+    rows = [("the original", f"{s['accuracy_original']:.1f} %")]
+    for key in [k.removesuffix(": accuracy") for k in s if k.endswith(": accuracy")]:
+        kl, spread = [s[f"{key}: kl_{part}"] for part in ("train", "test")], s[f"{key}: accuracy spread"]
+        rows.append(
+            (key, f"{s[f'{key}: accuracy']:.1f} % (± {spread:.1f}), kl {kl[0]:.4f} trained on, {kl[1]:.4f} unseen")
+        )
+    return rows
+
+
+FORMATS = {
+    "demo": demo_rows,
+    "onnx_backend": onnx_backend_rows,
+    "sources": sources_rows,
+    "recovery": recovery_rows,
+    "augmentation": augmentation_rows,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

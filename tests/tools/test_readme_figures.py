@@ -38,6 +38,13 @@ def put(folder: Path, name: str, summary: dict[str, Any]) -> None:
     (folder / f"{name}.json").write_text(json.dumps(result))
 
 
+def cells(text: str) -> dict[str, str]:
+    """The rows of the table in a text."""
+    return dict(
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line[2:]
+    )
+
+
 def test_readme_and_docs_are_up_to_date() -> None:
     assert (ROOT / "README.md").is_file()
     assert main(["--check"]) == 0, "run make docs"
@@ -45,10 +52,7 @@ def test_readme_and_docs_are_up_to_date() -> None:
 
 def test_the_demo_table_shows_the_numbers_of_the_file(results: Path) -> None:
     text = filled(TEXT, results)
-    rows = dict(
-        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line[2:]
-    )
-    assert rows == {
+    assert cells(text) == {
         "verdict": "**PASS**",
         "speed against the original in PyTorch eager": "24.32x",
         "speed against the original in its own best runtime": "3.21x (95 % interval 3.05 to 3.39)",
@@ -60,6 +64,29 @@ def test_the_demo_table_shows_the_numbers_of_the_file(results: Path) -> None:
         "machine": "Some CPU, 2 threads",
         "file": "`benchmarks/results/demo.json`",
     }
+
+
+def test_the_recovery_table_shows_the_numbers_of_the_file(results: Path) -> None:
+    ways = {f"points_lost_{way}": 0.3 for way in ("with_labels", "without_labels", "without_data")}
+    summary: dict[str, Any] = {"macs_left": 0.2508, "peak_memory_ratio": 0.634, "step_time_against_plain": 1.0025}
+    summary |= ways | {f"{key}_upper": 0.529 for key in ways}
+    summary |= {"step_time_against_plain_low": 0.9902, "step_time_against_plain_high": 1.0149, "bf16_speedup": 1.93}
+    summary |= {"compiled_speedup": 1.04, "bf16_compiled_speedup": 2.16}
+    summary |= {f"steps_per_second_{count}_processes": 2.0 * count for count in (1, 2, 4)}
+    put(results, "recovery", summary)
+    rows = cells(filled("<!-- figures:recovery -->\n<!-- /figures -->", results))
+    assert rows["MACs left"] == "25.1 %"
+    assert rows["points lost, recovered without data"] == "0.30, at most 0.53 (one-sided 95 %)"
+    assert rows["time of a step against a plain PyTorch loop's"] == "1.002x (95 % interval 0.990 to 1.015)"
+    assert rows["steps per second"] == "2.00 with 1 process, 4.00 with 2 processes, 8.00 with 4 processes"
+
+
+def test_the_augmentation_table_has_a_row_for_every_way(results: Path) -> None:
+    ways = {f"{way}: {key}": 0.5 for way in ("a", "b, c") for key in ("kl_train", "kl_test", "accuracy spread")}
+    put(results, "augmentation", {"accuracy_original": 93.1, "a: accuracy": 90.0, "b, c: accuracy": 91.0, **ways})
+    rows = cells(filled("<!-- figures:augmentation -->\n<!-- /figures -->", results))
+    assert rows["the original"] == "93.1 %"
+    assert rows["b, c"] == "91.0 % (± 0.5), kl 0.5000 trained on, 0.5000 unseen"
 
 
 def test_text_outside_the_blocks_stays_and_filling_twice_changes_nothing(results: Path) -> None:
