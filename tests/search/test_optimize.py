@@ -469,7 +469,7 @@ def test_where_nothing_can_be_pruned_the_users_own_student_is_tried(tmp_path: Pa
 
 
 def test_making_synthetic_samples_counts_as_time_of_the_search(tmp_path: Path) -> None:
-    def slow(network: Network, count: int, *_: Any) -> dict[str, torch.Tensor]:
+    def slow(network: Network, count: int, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
         clock.sleep(0.3)
         return {"image": torch.randn(count, 1, 8, 8)}
 
