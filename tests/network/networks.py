@@ -172,6 +172,174 @@ class Sequence(nn.Module):
         return result
 
 
+class Attention(nn.Module):
+    """An encoder block: attention over heads, a feed-forward part, both behind a norm and beside a shortcut."""
+
+    def __init__(
+        self, width: int = 32, heads: int = 4, keys: int = 4, hidden: int = 24, fused: bool = True, gated: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads, self.keys, self.each, self.fused, self.gated = heads, keys, width // heads, fused, gated
+        self.embed, self.norms = nn.Linear(6, width), nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key, self.value = (nn.Linear(width, keys * self.each) for _ in range(2))
+        self.up, self.down = nn.Linear(width, hidden * (2 if gated else 1)), nn.Linear(hidden, width)
+        self.head = nn.Linear(width, 5)
+
+    def split(self, x: Tensor, heads: int) -> Tensor:
+        x = x.view(x.shape[0], x.shape[1], heads, self.each).transpose(1, 2)
+        if heads == self.heads:
+            return x
+        x = x[:, :, None].expand(x.shape[0], heads, self.heads // heads, x.shape[2], self.each)
+        return x.reshape(x.shape[0], self.heads, x.shape[3], self.each)
+
+    def attend(self, x: Tensor) -> Tensor:
+        layers = ((self.query, self.heads), (self.key, self.keys), (self.value, self.keys))
+        q, k, v = (self.split(layer(x), heads) for layer, heads in layers)
+        if self.fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.transpose(-1, -2) / self.each**0.5).softmax(-1) @ v
+        return mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], self.heads * self.each)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.out(self.attend(self.norms[0](x)))
+        y = self.up(self.norms[1](x))
+        if self.gated:
+            gate, y = y.chunk(2, -1)
+            y = F.silu(gate) * y
+        result: Tensor = self.head((x + self.down(F.gelu(y))).mean(1))
+        return result
+
+
+class JointProjection(nn.Module):
+    """Queries, keys and values from one layer, taken apart by unbind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv, self.out = nn.Linear(6, 32), nn.Linear(32, 96), nn.Linear(32, 32)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q, k, v = self.qkv(x).reshape(x.shape[0], x.shape[1], 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape[0], x.shape[1], 32)
+        result: Tensor = self.head((x + self.out(y)).mean(1))
+        return result
+
+
+class GroupNorms(nn.Module):
+    """Norms over groups of channels, one of them over channels that stand side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.Conv2d(32, 12, 1)
+        self.norm, self.joint, self.head = nn.GroupNorm(4, 16), nn.GroupNorm(8, 32), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.one(x)))
+        x = F.relu(self.joint(torch.cat([x, self.two(x)], 1)))
+        result: Tensor = self.head(F.relu(self.three(x)).mean((2, 3)))
+        return result
+
+
+class GroupedConvolutions(nn.Module):
+    """A block of ResNeXt (Xie et al. 2017) and a transposed convolution in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.grouped, self.wide = (
+            nn.Conv2d(3, 16, 1), nn.Conv2d(16, 24, 3, padding=1, groups=4), nn.Conv2d(24, 16, 1),
+        )  # fmt: skip
+        self.up, self.head = nn.ConvTranspose2d(16, 8, 2, 2, groups=4), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.narrow(x))
+        x = F.relu(x + self.wide(F.relu(self.grouped(x))))
+        result: Tensor = self.head(F.relu(self.up(x)).mean((2, 3)))
+        return result
+
+
+class Shuffled(nn.Module):
+    """Half of the channels goes through a branch, then both halves are shuffled (Ma et al. 2018)."""
+
+    def __init__(self, native: bool = False) -> None:
+        super().__init__()
+        self.stem, self.native, self.head = nn.Conv2d(3, 16, 1), native, nn.Linear(16, 5)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8),
+                          nn.Conv2d(8, 8, 1), nn.ReLU())
+            for _ in range(2)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            one, two = x.chunk(2, 1)
+            x = torch.cat([one, branch(two)], 1)
+            if self.native:
+                x = torch.channel_shuffle(x, 2)
+            else:
+                x = x.view(x.shape[0], 2, 8, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+        result: Tensor = self.head(x.mean((2, 3)))
+        return result
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer between two linear ones."""
+
+    def __init__(self, kind: type[nn.RNNBase], layers: int, both_ways: bool) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 10), nn.Linear(24 if both_ways else 12, 5)
+        self.cells = kind(10, 12, layers, batch_first=True, bidirectional=both_ways)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.cells(self.embed(x))[0].mean(1))
+        return result
+
+
+class Pixels(nn.Module):
+    """Channels become places and places channels (Shi et al. 2016)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 24, 3, padding=1), nn.Conv2d(6, 8, 1), nn.Conv2d(32, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.two(F.pixel_shuffle(F.relu(self.one(x)), 2)))
+        result: Tensor = self.head(F.pixel_unshuffle(x, 2))
+        return result
+
+
+class Volume(nn.Module):
+    """Convolutions in three dimensions, up and down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv3d(1, 8, 2, stride=2), nn.ConvTranspose3d(8, 6, 2, stride=2)
+        self.norm, self.head = nn.BatchNorm3d(8), nn.Conv3d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(F.relu(self.up(F.relu(self.norm(self.down(x.unsqueeze(1)))))))
+        return result
+
+
+class Einstein(nn.Module):
+    """A sum over named axes, and a matrix product with a stored matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 5)
+        self.mix = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.einsum("bic,bjc->bij", self.one(x), self.two(x)).softmax(-1)
+        y = torch.einsum("bij,bjc->bic", scores, torch.tanh(self.one(x)) @ self.mix)
+        result: Tensor = self.head(F.relu(y).mean(1))
+        return result
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain adds": PlainAdds,
     "projection shortcut": Residual,
@@ -185,12 +353,29 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "shared weight": SharedWeight,
     "slices and upsampling": Sliced,
     "sequence": Sequence,
+    "attention": Attention,
+    "attention, explicit": lambda: Attention(fused=False),
+    "attention, grouped queries": lambda: Attention(keys=2),
+    "attention, gated": lambda: Attention(keys=2, fused=False, gated=True),
+    "attention, joint projection": JointProjection,
+    "group norms": GroupNorms,
+    "grouped convolutions": GroupedConvolutions,
+    "shuffled": Shuffled,
+    "shuffled by one operator": lambda: Shuffled(native=True),
+    "lstm": lambda: Recurrent(nn.LSTM, 2, True),
+    "gru": lambda: Recurrent(nn.GRU, 1, False),
+    "rnn": lambda: Recurrent(nn.RNN, 2, False),
+    "pixel shuffle": Pixels,
+    "volume": Volume,
+    "einsum": Einstein,
 }
+SEQUENCES = ("attention", "lstm", "gru", "rnn", "einsum")
 
 
 def samples(name: str, count: int, seed: int = 1) -> Tensor:
     """Random inputs for the network of that name."""
-    shape = (4, 12) if name == "sequence" else (3, SIDE, SIDE)
+    shape = (4, 12) if name == "sequence" else (7, 6) if name.startswith(SEQUENCES) else (3, SIDE, SIDE)
+    shape = (4, 4, 4) if name == "volume" else shape
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -198,7 +383,7 @@ def randomise_(module: nn.Module, seed: int = 0) -> nn.Module:
     """Batch-norm scales, shifts and statistics that are not the initial ones, as after a training."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
                 assert tensor is not None
                 tensor.data = torch.rand(layer.num_features, generator=generator) + 0.3
@@ -220,6 +405,11 @@ def random_halves(found: AxisGroups, seed: int) -> Kept:
     """For every group a random half of its channels."""
     generator = np.random.default_rng(seed)
     return {g.name: np.sort(generator.permutation(g.width)[: max(1, g.width // 2)]) for g in found.groups}
+
+
+def exact_part(found: AxisGroups) -> AxisGroups:
+    """Only those groups whose channels can be zeroed instead of removed."""
+    return AxisGroups([g for g in found.groups if not g.inexact], found.frozen, found.propagation)
 
 
 def zeroed(network: Network, found: AxisGroups, kept: Kept) -> Network:

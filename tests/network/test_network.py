@@ -105,6 +105,26 @@ def test_training_mode_acts_as_that_of_the_module() -> None:
     assert torch.equal(network.weights()["norm.running_mean"], before)
 
 
+def test_a_norm_without_statistics_of_its_own_is_the_same_in_both_modes() -> None:
+    """There is nothing else it could use, as where a weight is standardised."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = F.batch_norm(self.conv.weight.flatten(2).transpose(0, 1), None, None, training=True)
+            return F.conv2d(x, weight.transpose(0, 1).unflatten(2, (1, 1)), self.conv.bias)
+
+    module, x = Own().eval(), torch.randn(2, 3, 4, 4)
+    network = trace(module, {"x": x})
+    for training in (True, False):
+        network.set_training_(training)
+        assert not network.is_training()
+        torch.testing.assert_close(network.run({"x": x})[0], module(x).detach())
+
+
 def test_inputs_are_given_by_name() -> None:
     class Difference(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:

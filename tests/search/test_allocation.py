@@ -1,12 +1,15 @@
 """Greedy widths are the best there are where that can be checked, and no group is emptied."""
 
 import itertools
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 from slimline.search.allocation import DAMPING, allocate, barrier_damage, next_width, step_of
 from slimline.search.sensitivity import Option, Sensitivity
+
+EIGHTS = defaultdict[str, int](lambda: 8)
 
 
 def row(group: str, width: int, damage_at_half: float) -> Sensitivity:
@@ -45,7 +48,7 @@ def test_nothing_as_cheap_does_less_damage(seed: int) -> None:
     damage = {r.group: barrier_damage(r) for r in table}
     whole = {r.group: r.width for r in table}
     for share in (0.9, 0.7, 0.5, 0.35):
-        chosen = allocate(table, cost, share * cost(whole), multiple=8)
+        chosen = allocate(table, cost, share * cost(whole), EIGHTS)
         spent = sum(damage[g](w) for g, w in chosen.items())
         assert cost(chosen) <= share * cost(whole)
         for widths in itertools.product(*(range(8, r.width + 1, 8) for r in table)):
@@ -56,30 +59,30 @@ def test_nothing_as_cheap_does_less_damage(seed: int) -> None:
 
 def test_what_hurts_less_gives_more() -> None:
     table = [row("tender", 64, 1.0), row("tough", 64, 1e-4)]
-    widths = allocate(table, Cost({"tender": 0.1, "tough": 0.1}), 8.0, multiple=8)
+    widths = allocate(table, Cost({"tender": 0.1, "tough": 0.1}), 8.0, EIGHTS)
     assert widths["tough"] < widths["tender"]
 
 
 def test_what_saves_more_gives_more() -> None:
     table = [row("dear", 64, 1.0), row("cheap", 64, 1.0)]
-    widths = allocate(table, Cost({"dear": 0.1, "cheap": 0.01}), 5.0, multiple=8)
+    widths = allocate(table, Cost({"dear": 0.1, "cheap": 0.01}), 5.0, EIGHTS)
     assert widths["dear"] < widths["cheap"]
 
 
 def test_a_target_out_of_reach_gives_the_narrowest_and_nothing_narrower() -> None:
     table = [row("a", 64, 1.0), row("b", 20, 1.0), row("c", 6, 1.0), row("d", 1, 1.0)]
-    widths = allocate(table, Cost(dict.fromkeys("abcd", 0.1)), 0.0, multiple=8)
+    widths = allocate(table, Cost(dict.fromkeys("abcd", 0.1)), 0.0, EIGHTS)
     assert widths == {"a": 8, "b": 8, "c": 1, "d": 1}
 
 
 def test_a_target_that_is_met_already_changes_nothing() -> None:
     table = [row("a", 64, 1.0), row("b", 20, 1.0)]
-    assert allocate(table, Cost({"a": 0.1, "b": 0.1}), 100.0, multiple=8) == {"a": 64, "b": 20}
+    assert allocate(table, Cost({"a": 0.1, "b": 0.1}), 100.0, EIGHTS) == {"a": 64, "b": 20}
 
 
 def test_a_group_that_saves_nothing_is_left_whole() -> None:
     table = [row("a", 64, 1.0), row("b", 64, 1e-9)]
-    assert allocate(table, Cost({"a": 0.1, "b": 0.0}), 0.0, multiple=8) == {"a": 8, "b": 64}
+    assert allocate(table, Cost({"a": 0.1, "b": 0.0}), 0.0, EIGHTS) == {"a": 8, "b": 64}
 
 
 def test_steps() -> None:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.network.axes import axis_groups
+from slimline.network.cost_model import CostModel
 from slimline.search.latency_model import LatencyModel, fit
-from slimline.search.sensitivity import CostModel
 from tests.runtimes.networks import Residual, traced
 from tests.toys import toy
 
@@ -27,9 +27,8 @@ class Chain(nn.Module):
 
 def random_widths(costs: CostModel, count: int, seed: int) -> list[dict[str, int]]:
     rng = np.random.default_rng(seed)
-    groups = costs.groups.groups
-    return [{g.name: g.width for g in groups}] + [
-        {g.name: int(rng.integers(1, g.width + 1)) for g in groups} for _ in range(count)
+    return [dict(costs.widths)] + [
+        {name: int(rng.integers(1, width + 1)) for name, width in costs.widths.items()} for _ in range(count)
     ]
 
 
@@ -71,7 +70,7 @@ def test_as_few_measurements_as_the_search_makes_are_better_than_counting_macs()
     """The whole network, each group halved, and everything at a quarter and an eighth."""
     costs = CostModel(network := traced(Residual()), axis_groups(network))
     truth = planted(costs, 2)
-    whole = {g.name: g.width for g in costs.groups.groups}
+    whole = dict(costs.widths)
     widths = [whole, *({**whole, g: w // 2} for g, w in whole.items())]
     widths += [{g: max(1, w // part) for g, w in whole.items()} for part in (4, 8)]
     model = fit(costs, [(w, truth(w)) for w in widths])

@@ -5,27 +5,22 @@ import pytest
 import torch
 from scipy.stats import entropy
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network.axes import axis_groups, prune
-from slimline.network.cost import layers, macs
-from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.scores import FirstOutput
 from slimline.search.sensitivity import (
     DAMAGE_SAMPLES,
     KEPT_SHARES,
     LAYER_SAMPLES,
-    CostModel,
     Damage,
     Sensitivity,
     layer_damage,
     options,
 )
 from slimline.task import Samples
-from tests.runtimes.networks import Depthwise, Residual, traced
 from tests.toys import patterns, toy, toy_task
 
 
@@ -107,67 +102,6 @@ def test_a_group_narrower_than_the_multiple_is_tried_too() -> None:
     assert [
         o.width for o in options(network, found, found["stem"], np.ones(16), Damage(network, samples()), multiple=64)
     ] == [16, 1]
-
-
-class Concatenated(nn.Module):
-    """Two groups on one weight axis, and a flattened image before a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(3, 10, 1)
-        self.after, self.head = nn.Conv2d(16, 8, 3, stride=4), nn.Linear(8 * 9, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.after(torch.cat([self.left(x), self.right(x)], 1)))
-        result: Tensor = self.head(x.flatten(1))
-        return result
-
-
-class Twice(nn.Module):
-    """One layer called twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.again, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.head(F.relu(self.again(F.relu(self.again(F.relu(self.first(x)))))).mean((2, 3), True))
-        return result
-
-
-@pytest.mark.parametrize("module", [Residual, Depthwise, Concatenated, Twice])
-def test_predicted_costs_are_those_of_the_network_that_is_built(module: type[nn.Module]) -> None:
-    network = traced(module())
-    found = axis_groups(network)
-    model, rng = CostModel(network, found), np.random.default_rng(0)
-    for _ in range(8):
-        widths = {g.name: int(rng.integers(1, g.width + 1)) for g in found.groups}
-        built = prune(network, found, {g: np.arange(w) for g, w in widths.items()})
-        by_layer = model.macs_by_layer(widths)
-        for name in {layer.name for layer in layers(built)}:
-            expected = sum(layer.macs for layer in layers(built) if layer.name == name)
-            assert by_layer[name] == pytest.approx(expected), (name, widths)
-        assert model.macs(widths) == pytest.approx(macs(built))
-        weights = {layer.name: layer.parameters for layer in layers(built)}
-        assert model.bytes(widths) == pytest.approx(sum(weights.values()))
-
-
-def test_widths_that_are_not_named_stay_whole() -> None:
-    network: Network = toy()
-    model = CostModel(network, axis_groups(network))
-    assert model.macs({}) == pytest.approx(macs(network)) == model.macs({"stem": 16, "inner": 24})
-    assert model.macs({"stem": 8}) < model.macs({})
-
-
-def test_the_layers_of_a_group_are_those_that_shrink_with_it() -> None:
-    network = toy()
-    found = axis_groups(network)
-    model = CostModel(network, found)
-    for group in found.groups:
-        smaller = model.macs_by_layer({group.name: 1})
-        shrunk = [name for name, value in model.macs_by_layer({}).items() if smaller[name] < value]
-        assert model.layers_of(group.name) == shrunk
-    assert model.layers_of("inner") == ["inner", "outer"]
 
 
 def test_a_row_becomes_the_certificates_row() -> None:

@@ -1,99 +1,29 @@
 """Axis groups: which slices of which weights have to be pruned together.
 
 Every axis of every tensor in the graph carries one integer id per position, or nothing when it cannot be pruned
-(batch, height, the input's own channels). `slimline.network.rules` says, per operator, how the ids of its inputs become
-the ids of its output and which ids are the same thing. Ids that were merged form a *channel*; channels that live on the
-same weight axes form a *group*. The idea of coupled axes is Fang et al. (2023), DepGraph, arXiv:2301.12900, section 3;
-ours propagates ids through the graph instead of building a dependency matrix between layers, so that
-concatenation, padding, slicing and flattening are index arithmetic.
+(batch, height, the input's own channels). Plain ids that live on the same weight axes form a *group*, each of them is a
+*channel*: a filter, a neuron, a head with all its places, one place of all heads. The idea of coupled axes is
+Fang et al. (2023), DepGraph, arXiv:2301.12900, section 3; ours propagates ids through the graph
+(`slimline.network.propagation`) instead of building a dependency matrix between layers, so that concatenation, padding,
+slicing, flattening and splitting into heads are arithmetic of ids.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.fx import Node
 
 from slimline.errors import SlimlineError
+from slimline.network.ids import Ids
 from slimline.network.network import Network, get_tensor
-from slimline.network.shapes import node_shapes
+from slimline.network.propagation import Propagation
 from slimline.network.trace import put_tensor
 
-Ids = NDArray[np.int64]
-Axes = list[Ids | None]
-"""One entry per axis of a tensor: the id of every position, or None when the axis cannot be pruned."""
-Alive = Callable[[Ids], NDArray[np.bool_]]
-"""Tells for an array of ids which of them survive a pruning."""
-Rewrite = Callable[[Node, Alive], None]
-
-
-class Propagation:
-    """Walks a graph once, carrying ids along; what the rules read and write."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.shapes = node_shapes(network)
-        self.axes: dict[str, Axes] = {}
-        """By node name."""
-        self.weight_axes: dict[str, Axes] = {}
-        """By weight name, so that a weight read twice has one set of ids."""
-        self.rewrites: dict[str, Rewrite] = {}
-        """How to change the constants of a node once some ids are gone, by node name."""
-        self.frozen: dict[int, str] = {}
-        self._parent: list[int] = []
-
-    def fresh(self, count: int) -> Ids:
-        """New ids, related to nothing yet."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        return np.arange(start, start + count)
-
-    def root(self, index: int) -> int:
-        while self._parent[index] != index:
-            self._parent[index] = self._parent[self._parent[index]]
-            index = self._parent[index]
-        return index
-
-    def merge(self, a: Ids, b: Ids) -> None:
-        """The positions of ``a`` and ``b`` live or die together, one by one."""
-        assert a.shape == b.shape, f"axes of {a.shape} and {b.shape} positions cannot be merged"
-        for x, y in zip(a.tolist(), b.tolist(), strict=True):
-            self._parent[self.root(x)] = self.root(y)
-
-    def freeze(self, axes: Iterable[Ids | None], reason: str) -> None:
-        """These positions stay, and why."""
-        for ids in axes:
-            for index in [] if ids is None else ids.tolist():
-                self.frozen.setdefault(index, reason)
-
-    def of(self, value: object) -> Axes:
-        """Axes of a node's value; a number or an absent input has none."""
-        return self.axes.get(value.name, []) if isinstance(value, Node) else []
-
-    def run(self) -> None:
-        for node in self.network.module.graph.nodes:
-            self.visit(node)
-
-    def visit(self, node: Node) -> None:
-        """Find the axes of one node; those before it have theirs."""
-        from slimline.network.rules import rule_for
-
-        if node.op == "get_attr":
-            name = str(node.target)
-            if name not in self.weight_axes:
-                shape = get_tensor(self.network.module, name).shape
-                self.weight_axes[name] = [self.fresh(n) for n in shape]
-            self.axes[node.name] = self.weight_axes[name]
-        elif node.op == "placeholder":
-            self.axes[node.name] = [None] * len(self.shapes[node.name])
-        elif node.op == "output":
-            for value in node.args[0]:  # type: ignore[union-attr]
-                self.freeze(self.of(value), "is an output of the network")
-        elif node.op == "call_function":
-            self.axes[node.name] = rule_for(node.target)(self, node)
+Places = dict[tuple[str, int], list[int]]
+"""(weight name, axis) -> positions of one channel."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +36,27 @@ class Group:
     slices: dict[tuple[str, int], list[NDArray[np.int64]]]
     """(weight name, axis) -> for every channel of the group, its positions on that axis."""
     ids: NDArray[np.int64] = field(repr=False, default_factory=lambda: np.zeros(0, np.int64))
-    """Root id of every channel."""
+    """The plain id of every channel."""
+    inexact: str = ""
+    """Why removing a channel is not the same as zeroing it; empty where it is."""
 
     @property
     def weights(self) -> list[str]:
         """Names of the weights that shrink with this group, in graph order."""
         return list(dict.fromkeys(name for name, _ in self.slices))
+
+    @property
+    def span(self) -> int:
+        """Positions of a channel on the first axis of the group: 1 for a neuron, the width of a head for a head."""
+        return len(next(iter(self.slices.values()))[0])
+
+    def multiple(self, wanted: int) -> int:
+        """Of what the width has to be a multiple so that the axis has a multiple of ``wanted`` positions."""
+        return wanted // math.gcd(wanted, self.span)
+
+    def narrowed(self, keep: float, multiple: int) -> int:
+        """Channels that are left when a share of the positions is kept, as a multiple of ``multiple`` positions."""
+        return snapped_width(self.width, keep, self.multiple(multiple))
 
 
 @dataclass(frozen=True)
@@ -138,45 +83,66 @@ def axis_groups(network: Network) -> AxisGroups:
     """Find the groups of a network. Axes that no operator relates to a channel are not listed."""
     walk = Propagation(network)
     walk.run()
-    reasons: dict[int, str] = {}
-    for index, reason in walk.frozen.items():
-        reasons.setdefault(walk.root(index), reason)
-    places: dict[int, dict[tuple[str, int], list[int]]] = {}
+    walk.keep_every_axis()
+    reasons, inexact = walk.frozen(), walk.inexact()
+    stay = set(reasons)
+    places: dict[int, Places] = {}
     frozen: dict[tuple[str, int], str] = {}
     for weight, axes in walk.weight_axes.items():
         for axis, ids in enumerate(axes):
             if ids is None:
                 continue
-            roots = [walk.root(i) for i in ids.tolist()]
-            stuck = [reasons[r] for r in roots if r in reasons]
-            if len(stuck) == len(roots) and stuck:
+            plain = [walk.plain(i) for i in ids.tolist()]
+            stuck = [next((reasons[p] for p in sorted(each) if p in reasons), None) for each in plain]
+            if all(each <= stay for each in plain) and stuck[0] is not None:
                 frozen[weight, axis] = stuck[0]
-            for position, root in enumerate(roots):
-                if root not in reasons:
-                    places.setdefault(root, {}).setdefault((weight, axis), []).append(position)
-    by_signature: dict[tuple[tuple[str, int], ...], list[int]] = {}
-    for root, where in places.items():
-        # what one weight alone holds is never read, as the tail of a table of positions, or only ever repeated
-        if len(where) > 1:
-            by_signature.setdefault(tuple(where), []).append(root)
-    groups = [_group(walk, signature, roots, places) for signature, roots in by_signature.items()]
+            for position, each in enumerate(plain):
+                for index in each - stay:
+                    places.setdefault(index, {}).setdefault((weight, axis), []).append(position)
+    groups = []
+    for members in _alike(places):
+        if len(members) > 1:
+            groups.append(_group(walk, members, places, inexact))
+        else:
+            alone = places[members[0]].keys() - frozen.keys()
+            frozen |= dict.fromkeys(alone, "its channels depend on each other: all or none")
     order = {w: i for i, w in enumerate(walk.weight_axes)}
-    groups.sort(key=lambda g: order[g.weights[0]])
+    groups.sort(key=lambda g: (order[g.weights[0]], g.span))
     return AxisGroups(_unique_names(groups), frozen, walk)
 
 
-def _group(
-    walk: Propagation,
-    signature: tuple[tuple[str, int], ...],
-    roots: list[int],
-    places: dict[int, dict[tuple[str, int], list[int]]],
-) -> Group:
+def _alike(places: dict[int, Places]) -> list[list[int]]:
+    """Channels that lie on the same axes with as many positions each, none of which they share.
+
+    The heads of an attention and the places of its heads lie on the same axes, and each of the ones crosses each of the
+    others: these are two lists.
+    """
+    found: dict[tuple[tuple[tuple[str, int], int], ...], list[tuple[set[int], list[int]]]] = {}
+    for index, where in sorted(places.items(), key=lambda item: min(next(iter(item[1].values())))):
+        # what one weight alone holds is never read, as the tail of a table of positions, or only ever repeated
+        if len(where) < 2:
+            continue
+        classes = found.setdefault(tuple((place, len(positions)) for place, positions in where.items()), [])
+        own = set(next(iter(where.values())))
+        for taken, members in classes:
+            if taken.isdisjoint(own):
+                taken |= own
+                members.append(index)
+                break
+        else:
+            classes.append((own, [index]))
+    return [members for classes in found.values() for _, members in classes]
+
+
+def _group(walk: Propagation, members: list[int], places: dict[int, Places], inexact: dict[int, str]) -> Group:
+    signature = tuple(places[members[0]])
     written = [name for name, axis in signature if axis == 0 and name.endswith("weight")]
     layers = [name for name in written if len(walk.weight_axes[name]) > 1]  # without norms, whose weight has one axis
     producers = layers or written or [signature[0][0]]
-    roots = sorted(roots, key=lambda r: places[r][signature[0]])
-    slices = {s: [np.array(places[r][s]) for r in roots] for s in signature}
-    return Group(producers[0].rpartition(".")[0] or producers[0], len(roots), slices, np.array(roots))
+    members = sorted(members, key=lambda index: places[index][signature[0]])
+    slices = {s: [np.array(places[index][s]) for index in members] for s in signature}
+    why = next((inexact[index] for index in members if index in inexact), "")
+    return Group(producers[0].rpartition(".")[0] or producers[0], len(members), slices, np.array(members), why)
 
 
 def _unique_names(groups: list[Group]) -> list[Group]:
@@ -186,7 +152,7 @@ def _unique_names(groups: list[Group]) -> list[Group]:
     for group in groups:
         seen[group.name] = seen.get(group.name, 0) + 1
         name = group.name if seen[group.name] == 1 else f"{group.name}#{seen[group.name]}"
-        renamed.append(Group(name, group.width, group.slices, group.ids))
+        renamed.append(replace(group, name=name))
     return renamed
 
 
@@ -208,7 +174,7 @@ def prune(network: Network, groups: AxisGroups, keep: dict[str, NDArray[np.int64
         dead |= set(np.delete(group.ids, kept).tolist())
 
     def alive(ids: Ids) -> NDArray[np.bool_]:
-        return np.array([walk.root(i) not in dead for i in ids.tolist()], dtype=bool)
+        return np.array([dead.isdisjoint(walk.plain(i)) for i in ids.tolist()], dtype=bool)
 
     smaller = network.copy()
     for weight, axes in walk.weight_axes.items():
@@ -216,6 +182,11 @@ def prune(network: Network, groups: AxisGroups, keep: dict[str, NDArray[np.int64
         kept_tensor = tensor.detach()
         for axis, ids in enumerate(axes):
             mask = alive(ids) if ids is not None else None
+            if mask is not None and not mask.any():
+                raise SlimlineError(
+                    f"Nothing would be left of axis {axis} of {weight}: keep more channels of one of the groups "
+                    f"{', '.join(g.name for g in groups.groups if (weight, axis) in g.slices)}."
+                )
             if mask is not None and not mask.all():
                 kept_tensor = kept_tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)))
         if kept_tensor.shape != tensor.shape:

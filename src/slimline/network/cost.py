@@ -16,9 +16,16 @@ CONVOLUTIONS = {
     aten.conv3d.default: "conv3d",
     aten.conv1d.padding: "conv1d",
     aten.conv2d.padding: "conv2d",
+    aten.conv3d.padding: "conv3d",
+    aten.conv_transpose1d.default: "conv_transpose1d",
     aten.conv_transpose2d.input: "conv_transpose2d",
+    aten.conv_transpose3d.input: "conv_transpose3d",
 }
 PRODUCTS = {aten.matmul.default: "matmul", aten.bmm.default: "bmm", aten.mm.default: "mm"}
+ATTENTION, EINSUM = aten.scaled_dot_product_attention.default, aten.einsum.default
+RECURRENT = {
+    aten.lstm.input: "lstm", aten.gru.input: "gru", aten.rnn_tanh.input: "rnn", aten.rnn_relu.input: "rnn",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,14 @@ def layers(network: Network) -> list[Layer]:
     for node in network.module.graph.nodes:
         kind = CONVOLUTIONS.get(node.target) or PRODUCTS.get(node.target)
         kind = "linear" if node.target is aten.linear.default else kind
+        if node.target in (ATTENTION, EINSUM):
+            kind = "attention" if node.target is ATTENTION else "einsum"
+            multiplied = _attended(shapes, node) if node.target is ATTENTION else _summed(shapes, node)
+            found.append(Layer(node.name, node.name, kind, (), shapes[node.name][1:], multiplied // batch, 0, 0))
+            continue
+        if node.target in RECURRENT:
+            found += _recurrent(network, node, shapes[node.args[0].name])
+            continue
         if node.op != "call_function" or kind is None:
             continue
         output = shapes[node.name]
@@ -66,13 +81,48 @@ def layers(network: Network) -> list[Layer]:
             found.append(Layer(node.name, node.name, kind, (), output[1:], math.prod(output) // batch * length, 0, 0))
             continue
         weight = get_tensor(network.module, name)
-        if kind == "conv_transpose2d":
+        if kind.startswith("conv_transpose"):
             macs = math.prod(shapes[node.args[0].name]) // batch * math.prod(weight.shape[1:])
         else:
             macs = math.prod(output) // batch * math.prod(weight.shape[1:])
         title = name.rpartition(".")[0] or name
         size = weight.numel() * weight.element_size()
         found.append(Layer(title, node.name, kind, tuple(weight.shape), output[1:], macs, weight.numel(), size))
+    return found
+
+
+def _attended(shapes: dict[str, tuple[int, ...]], node: Node) -> int:
+    """Queries times keys, and what comes out times values."""
+    q, k, v = (shapes[node.all_input_nodes[i].name] for i in range(3))
+    return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+
+
+def _summed(shapes: dict[str, tuple[int, ...]], node: Node) -> int:
+    """One product for every combination of positions, whatever order a runtime takes; one factor alone needs none."""
+    equation, factors = str(node.args[0]).replace(" ", ""), list[Node](node.args[1])  # type: ignore[arg-type]
+    terms = equation.partition("->")[0].split(",")
+    if len(factors) < 2 or "." in equation:
+        return 0
+    sizes: dict[str, int] = {}
+    for term, factor in zip(terms, factors, strict=True):
+        for letter, size in zip(term, shapes[factor.name], strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values()) * (len(factors) - 1)
+
+
+def _recurrent(network: Network, node: Node, inputs: tuple[int, ...]) -> list[Layer]:
+    """One layer for every matrix of a recurrent layer, which is read once per step."""
+    steps = inputs[1] if node.args[8] else inputs[0]
+    found = []
+    stored: list[Node] = list(node.args[2])  # type: ignore[arg-type]
+    for source in stored:
+        name = str(source.target)
+        weight = get_tensor(network.module, name)
+        if weight.ndim == 2:
+            title, size = name.removesuffix(".weight"), weight.numel() * weight.element_size()
+            shape, kind = tuple(weight.shape), RECURRENT[node.target]  # type: ignore[index]
+            output = (steps, weight.shape[0])
+            found.append(Layer(title, node.name, kind, shape, output, steps * weight.numel(), weight.numel(), size))
     return found
 
 

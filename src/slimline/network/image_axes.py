@@ -3,18 +3,14 @@
 import torch
 from torch.fx import Node
 
-from slimline.network.axes import Axes, Ids, Propagation
+from slimline.network.ids import Axes, Ids
 from slimline.network.network import Network
+from slimline.network.propagation import Propagation
 from slimline.network.rules import rule_for, unknown
 
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input}
 """Not all that reads channels on axis 1: audio networks normalise over the frequencies of a turned spectrogram."""
-MOVES = {
-    aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, aten.swapaxes.default,
-    aten.swapdims.default, aten.mT.default,
-}  # fmt: skip
-"""Permutations that have no rule in `slimline.network.rules`."""
 FIRST, LAST = 1, 3
 CHANNELS = {1, 3, 4}
 """Numbers of channels that pictures mostly have: grey, three colours, and with transparency."""
@@ -66,10 +62,6 @@ def _visit(walk: Propagation, node: Node) -> None:
     shape = walk.shapes.get(node.name)
     if node.op != "call_function" or shape is None or rule_for(node.target) is not unknown:
         walk.visit(node)
-    elif node.target in MOVES:
-        before = walk.of(node.args[0])
-        tags = torch.empty([i + 2 for i in range(len(before))], device="meta")  # a size of its own for every axis
-        walk.axes[node.name] = [before[size - 2] for size in node.target(tags, *node.args[1:]).shape]
     else:
         same = [walk.of(source) for source in node.all_input_nodes if walk.shapes.get(source.name) == shape]
         walk.axes[node.name] = [next((x[i] for x in same if x[i] is not None), None) for i in range(len(shape))]
@@ -88,10 +80,10 @@ def _channels(walk: Propagation, image: Axes, read: Axes) -> int | None:
 
 def _origin(walk: Propagation, image: Axes, ids: Ids | None) -> int | None:
     """The one axis of an image from which positions come."""
-    roots = set() if ids is None else {walk.root(i) for i in ids.tolist()}
-    found = [
-        axis
-        for axis, own in enumerate(image)
-        if own is not None and not roots.isdisjoint(walk.root(i) for i in own.tolist())
-    ]
+    plain = _plain(walk, ids)
+    found = [axis for axis, own in enumerate(image) if not plain.isdisjoint(_plain(walk, own))]
     return found[0] if len(found) == 1 else None
+
+
+def _plain(walk: Propagation, ids: Ids | None) -> frozenset[int]:
+    return frozenset() if ids is None else frozenset().union(*map(walk.plain, ids.tolist()))

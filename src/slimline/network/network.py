@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-BATCH_NORM_TRAINING_ARGUMENT = 5
+RUNNING_MEAN_ARGUMENT, BATCH_NORM_TRAINING_ARGUMENT = 3, 5
 DROPOUT_TRAINING_ARGUMENT = 2
 
 
@@ -70,18 +70,16 @@ class Network:
     def set_training_(self, training: bool) -> "Network":
         """Switch batch norm and dropout, whose mode is a constant in the graph; edits this network."""
         for node in self.module.graph.nodes:
-            position = {
-                torch.ops.aten.batch_norm.default: BATCH_NORM_TRAINING_ARGUMENT,
-                torch.ops.aten.dropout.default: DROPOUT_TRAINING_ARGUMENT,
-            }.get(node.target)
-            if position is not None:
-                node.update_arg(position, training)
+            if node.target is torch.ops.aten.dropout.default:
+                node.update_arg(DROPOUT_TRAINING_ARGUMENT, training)
+            elif _keeps_statistics(node):
+                node.update_arg(BATCH_NORM_TRAINING_ARGUMENT, training)
         self.module.recompile()
         return self
 
     def is_training(self) -> bool:
         """Whether a batch norm uses, and would change, the statistics of the batch."""
-        norms = (n for n in self.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default)
+        norms = (n for n in self.module.graph.nodes if _keeps_statistics(n))
         return any(n.args[BATCH_NORM_TRAINING_ARGUMENT] for n in norms)
 
     def tidy_(self) -> "Network":
@@ -102,6 +100,11 @@ class Network:
 
         verify(self)
         return self
+
+
+def _keeps_statistics(node: Node) -> bool:
+    """A batch norm that has statistics of its own; one without always uses those of what it reads."""
+    return node.target is torch.ops.aten.batch_norm.default and node.args[RUNNING_MEAN_ARGUMENT] is not None
 
 
 def get_tensor(module: torch.nn.Module, name: str) -> Tensor:

@@ -40,6 +40,15 @@ def recorded(network: Network, inputs: Iterable[Tensor], look: Look[V]) -> dict[
 
 def node_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shape by node name for the network's example batch; values that are not tensors are left out."""
+    return _on_examples(network, lambda _, value: tuple(value.shape))
+
+
+def node_dtypes(network: Network) -> dict[str, torch.dtype]:
+    """Number format by node name; values that are not tensors are left out."""
+    return _on_examples(network, lambda _, value: value.dtype)
+
+
+def _on_examples(network: Network, look: Look[V]) -> dict[str, V]:
     if network.is_training():  # a run would change the statistics of its batch norms
         network = network.copy().set_training_(False)
-    return recorded(network, network.examples.values(), lambda _, value: tuple(value.shape))
+    return recorded(network, network.examples.values(), look)

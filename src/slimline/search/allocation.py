@@ -11,7 +11,7 @@ group is emptied, and the damping of the measured differences. Greedy steps alon
 some groups of the demo network at a sixteenth and others whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from slimline.search.sensitivity import Sensitivity
 
@@ -28,17 +28,17 @@ def barrier_damage(row: Sensitivity) -> Callable[[float], float]:
     return lambda width: weight * (row.width / width - 1)
 
 
-def allocate(table: list[Sensitivity], cost: Cost, target: float, multiple: int) -> dict[str, int]:
+def allocate(table: list[Sensitivity], cost: Cost, target: float, multiples: Mapping[str, int]) -> dict[str, int]:
     """Widths whose predicted cost is at most ``target``, or the narrowest allowed ones when that is out of reach.
 
     Args:
         table: one row per group.
         cost: predicted cost of widths; ``target`` is in its unit.
-        multiple: widths are multiples of this; groups narrower than two multiples move by single channels.
+        multiples: by group, of what widths are multiples; groups narrower than two multiples move by single channels.
     """
     damage = {row.group: barrier_damage(row) for row in table}
     widths = {row.group: row.width for row in table}
-    steps = {row.group: step_of(row.width, multiple) for row in table}
+    steps = {row.group: step_of(row.width, multiples[row.group]) for row in table}
     now = cost(widths)
     while now > target:
         best: tuple[float, str, float] | None = None

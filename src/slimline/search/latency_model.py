@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from slimline.search.sensitivity import CostModel
+from slimline.network.cost_model import CostModel
 
 LEAN = 2.0
 """Weight of the lean: efficiencies of layers are taken to differ by half of the common one. With less, layers of one

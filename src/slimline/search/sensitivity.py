@@ -14,7 +14,6 @@ from slimline.methods.prune.channels import strongest
 from slimline.methods.prune.reconstruct import refit_alone
 from slimline.methods.quantize.static import WEIGHTED, QuantizeStatic, layer_name
 from slimline.network.axes import AxisGroups, Group, prune
-from slimline.network.cost import Layer, layers
 from slimline.network.network import Network
 from slimline.scores import FirstOutput
 from slimline.task import Samples, Task
@@ -101,7 +100,8 @@ def options(
     Args:
         moments: of the layers that read the group, which are refitted then.
     """
-    snapped = {max(1, round(group.width * share / multiple) * multiple) for share in KEPT_SHARES}
+    step = group.multiple(multiple)
+    snapped = {max(1, round(group.width * share / step) * step) for share in KEPT_SHARES}
     table = [Option(group.width, 0.0)]
     for width in sorted((w for w in snapped if w < group.width), reverse=True):
         kept = strongest(importance, width)
@@ -120,44 +120,3 @@ def layer_damage(network: Network, method: QuantizeStatic, task: Task, damage: C
         alone = replace(method, ops=ops, skip=others, samples=LAYER_SAMPLES)
         found[name] = damage(alone.apply(network, task).network)
     return found
-
-
-class CostModel:
-    """MACs of every layer for hypothetical widths, without building the network.
-
-    A layer's MACs are proportional to the product of the surviving shares of its weight's output and input axis.
-    """
-
-    def __init__(self, network: Network, groups: AxisGroups) -> None:
-        self.layers: list[Layer] = [x for x in layers(network) if x.weight_shape]
-        self.groups = groups
-        self.shares: dict[str, list[tuple[int, str, float]]] = {}
-        for group in groups.groups:
-            for (weight, axis), positions in group.slices.items():
-                per_channel = float(np.mean([len(p) for p in positions]))
-                self.shares.setdefault(weight, []).append((axis, group.name, per_channel))
-
-    def macs_by_layer(self, widths: dict[str, int]) -> dict[str, float]:
-        """MACs per sample of every layer, all its calls together, when the named groups keep that many channels."""
-        result: dict[str, float] = {}
-        for layer in self.layers:
-            left = {0: float(layer.weight_shape[0]), 1: float(layer.weight_shape[1])}
-            for axis, group, per_channel in self.shares.get(f"{layer.name}.weight", self.shares.get(layer.name, [])):
-                if axis in left and group in widths:
-                    left[axis] -= per_channel * (self.groups[group].width - widths[group])
-            macs = layer.macs * (left[0] / layer.weight_shape[0]) * (left[1] / layer.weight_shape[1])
-            result[layer.name] = result.get(layer.name, 0.0) + macs
-        return result
-
-    def macs(self, widths: dict[str, int]) -> float:
-        return sum(self.macs_by_layer(widths).values())
-
-    def bytes(self, widths: dict[str, int]) -> float:
-        """Parameters of the layers, as a stand-in for bytes in any one format."""
-        whole, left = self.macs_by_layer({}), self.macs_by_layer(widths)
-        parameters = {x.name: x.parameters for x in self.layers}
-        return sum(parameters[name] * left[name] / macs for name, macs in whole.items() if macs)
-
-    def layers_of(self, group: str) -> list[str]:
-        """Layers that get cheaper when the group shrinks."""
-        return [x.name for x in self.layers if any(g == group for _, g, _ in self.shares.get(f"{x.name}.weight", []))]

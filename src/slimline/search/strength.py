@@ -14,7 +14,7 @@ from slimline.methods.distill.logits import matched_as
 from slimline.methods.distill.own_student import OwnStudent
 from slimline.methods.method import Method, needs_data
 from slimline.methods.prune.channels import PruneChannels
-from slimline.methods.prune.readers import readers
+from slimline.methods.readers import readers
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.cost import macs
@@ -202,7 +202,7 @@ class StrengthSearch:
         The strongest is what an eighth of all channels still costs. Where that is much, because calls outweigh
         arithmetic, the weakest moves up with it, so that mild pruning is tried too.
         """
-        floor = self._cost({g: self.table.narrowed(w, 0.125) for g, w in self.table.whole.items()})
+        floor = self._cost(self.table.narrowed(0.125))
         weakest = max(WEAKEST, floor + LEAST_SPAN * (1 - floor))
         return weakest, min(0.9 * weakest, floor)
 
@@ -229,7 +229,7 @@ class StrengthSearch:
         is judged as least squares left it. The few norms there are would drift away in training; they are folded.
         """
         whole, costs = self.table.whole, self.table.costs
-        widths = allocate(self.table.rows, self._cost, strength, self.table.multiple)
+        widths = allocate(self.table.rows, self._cost, strength, self.table.multiples)
         seconds_per_epoch = self._epoch_seconds(costs.macs(widths), quarter_seconds_per_epoch)
         epochs = max(LEAST_EPOCHS, min(LONGEST_SHORT, seconds / seconds_per_epoch))
         self.bench.listener.note(
@@ -249,7 +249,7 @@ class StrengthSearch:
 
     def _epoch_seconds(self, work: float, quarter_seconds_per_epoch: float) -> float:
         """Seconds per epoch of a network of so many MACs, from those of one at a quarter of every width."""
-        quarter = self.table.costs.macs({g: self.table.narrowed(w, 0.25) for g, w in self.table.whole.items()})
+        quarter = self.table.costs.macs(self.table.narrowed(0.25))
         return quarter_seconds_per_epoch * work / quarter
 
     def _recover(self, strength: float, methods: list[Method], start: Network, todo: list[Method]) -> Candidate:

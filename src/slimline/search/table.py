@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels
-from slimline.methods.prune.readers import moments_in_turns
 from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.readers import moments_in_turns
 from slimline.methods.recipe import Recipe
-from slimline.network.axes import axis_groups, snapped_width
+from slimline.network.axes import axis_groups
+from slimline.network.cost_model import CostModel
 from slimline.network.network import Network
 from slimline.search.bench import Bench
 from slimline.search.latency_model import fit
-from slimline.search.sensitivity import CostModel, Damage, Option, Sensitivity, options
+from slimline.search.sensitivity import Damage, Option, Sensitivity, options
 from slimline.search.study import Trial
 from slimline.task import Samples, Task
 
@@ -33,6 +34,7 @@ class SensitivityTable:
         self.bench, self.original, self.task = bench, original, task.with_original(original)
         self.calibrate, self.multiple = calibrate, multiple
         self.found = axis_groups(original)
+        self.multiples = {g.name: g.multiple(multiple) for g in self.found.groups}
         self.costs = CostModel(original, self.found)
         self.rows: list[Sensitivity] = []
         self.predict_ms: Callable[[Widths], float] = self.costs.macs
@@ -73,7 +75,7 @@ class SensitivityTable:
         assert base.latency_ms is not None
         whole = self.whole
         halves: list[Widths] = [{group: whole[group] // 2} for group in self._most_expensive()]
-        shares: list[Widths] = [{g: self.narrowed(w, share) for g, w in whole.items()} for share in (0.25, 0.125)]
+        shares: list[Widths] = [self.narrowed(share) for share in (0.25, 0.125)]
         shares = shares if shares[0] != shares[1] else shares[:1]
         methods = Recipe.from_yaml(base.recipe_yaml).methods
         finish = [replace(m, samples=PROBE_SAMPLES) if isinstance(m, QuantizeStatic) else m for m in methods]
@@ -100,9 +102,9 @@ class SensitivityTable:
                 saved[group] = (base.latency_ms - ms) / (whole[group] - width)
         self.rows = [replace(row, ms_per_channel=saved.get(row.group)) for row in self.rows]
 
-    def narrowed(self, width: int, share: float) -> int:
-        """A share of a width in multiples that the runtime likes, at least one of them where there is one."""
-        return snapped_width(width, share, self.multiple)
+    def narrowed(self, share: float) -> Widths:
+        """A share of every width in multiples that the runtime likes, at least one of them where there is one."""
+        return {g.name: g.narrowed(share, self.multiple) for g in self.found.groups}
 
     def _most_expensive(self) -> list[str]:
         """Groups whose halving saves the most MACs."""

@@ -104,7 +104,7 @@ def test_a_channel_that_is_always_zero_goes_first() -> None:
     x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     network = trace(model, {"x": torch.from_numpy(x[:2])})
     rounds = obs_importance(network, axis_groups(network).groups, Task(validate={"x": x}, score="relative"))
-    assert rounds["first"][2] == 0 and sorted(rounds["first"]) == list(range(5))
+    assert rounds["first"].argmin() == 2 and rounds["first"][2] < 1e-5 and len(set(rounds["first"])) == 5
 
 
 def test_a_group_that_no_dense_layer_reads_is_ranked_by_l1() -> None:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from slimline.methods.prune import reconstruct as module
 from slimline.methods.prune.channels import PruneChannels, strongest
-from slimline.methods.prune.readers import second_moments
 from slimline.methods.prune.reconstruct import PENALTY, outputs_left, reconstruct, refit_alone, solved
+from slimline.methods.readers import second_moments
 from slimline.network.axes import axis_groups, prune
 from slimline.network.network import Network
 from slimline.network.trace import trace
@@ -186,9 +186,3 @@ def test_nothing_given_is_changed_and_the_mode_stays() -> None:
     assert result.is_training() and network.is_training()
     for one, weights in zip((network, pruned), before, strict=True):
         assert all(torch.equal(t, weights[n]) for n, t in one.weights().items())
-
-
-@pytest.mark.parametrize("memory", [1, 2**32])
-def test_large_values_mean_fewer_samples(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST_MEMORY", memory)
-    assert module._affordable(toy(), 200) == (module.FEWEST if memory == 1 else 200)

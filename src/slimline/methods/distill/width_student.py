@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from slimline.methods.method import Method, Outcome, param, register
-from slimline.network.axes import AxisGroups, axis_groups, prune, snapped_width
+from slimline.network.axes import AxisGroups, axis_groups, prune
 from slimline.network.network import Network, get_tensor
 from slimline.task import Task
 from slimline.training.workspace import Workspace
@@ -76,7 +76,7 @@ class WidthStudent(Method):
 
     def widths(self, found: AxisGroups) -> tuple[dict[str, int], dict[str, str]]:
         """The groups that become narrower, with their widths, and what stays as wide as it was and why."""
-        widths = {g.name: snapped_width(g.width, self.keep, self.multiple) for g in found.groups}
+        widths = {g.name: g.narrowed(self.keep, self.multiple) for g in found.groups}
         skipped = {f"{weight} axis {axis}": reason for (weight, axis), reason in found.frozen.items()}
         for group in found.groups:
             if widths[group.name] == group.width and self.keep < 1:

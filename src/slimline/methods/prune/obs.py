@@ -8,11 +8,11 @@ arXiv:2302.04089, equations 2 and 3.
     W       <- W - W_c (H^-1_cc)^-1 H^-1_c,:                      the others make up for c
     H^-1    <- H^-1 - H^-1_:,c (H^-1_cc)^-1 H^-1_c,:
 
-The channel with the least loss goes, again and again until one is left; a channel's importance is the round in which it
-went. One pass therefore serves every width.
+The channel with the least loss goes, again and again until one is left; a channel's importance is the largest loss up
+to the round in which it went. One pass therefore serves every width, and groups can be compared.
 
 Ours differs: a channel that several layers read counts with the sum of their losses, each as a share of the squares
-that the layer puts out. A group that no dense layer reads (`slimline.methods.prune.readers`) is ranked by L1.
+that the layer puts out. A group that no dense layer reads (`slimline.methods.readers`) is ranked by L1.
 Helps: finds channels that others can stand in for, so that pruning with reconstruction costs little.
 Does not: see past the next layer.
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from slimline.methods.method import needs_data
 from slimline.methods.prune.l1 import l1_importance
-from slimline.methods.prune.readers import Reader, moments_in_turns, read_by, readers
+from slimline.methods.readers import Reader, moments_in_turns, read_by, readers
 from slimline.methods.remembered import Remembered
 from slimline.network.axes import Group
 from slimline.network.network import Network, get_tensor
@@ -35,6 +35,8 @@ from slimline.task import Samples, Task
 SAMPLES = 256
 DAMPING = 1e-4
 """Added to the diagonal of H, as a share of its mean."""
+SMALLEST_LOSS, SMALLEST_STEP = 1e-12, 1e-6
+"""Where losses are equal or fall, the order of the rounds still shows."""
 
 
 def obs_importance(network: Network, groups: list[Group], task: Task | None) -> dict[str, NDArray[np.float64]]:
@@ -58,15 +60,17 @@ RANKS = Remembered[NDArray[np.float64]]()
 
 
 def _rounds(network: Network, group: Group, layers: list[Reader], moments: dict[str, Tensor]) -> NDArray[np.float64]:
-    """The round in which every channel goes, 0 for the first."""
+    """The largest loss up to the round in which every channel goes, a little more in every round."""
     eliminations = [_Elimination.of(network, layer, group, moments[layer.weight]) for layer in layers]
-    round_of = np.zeros(group.width)
-    for number in range(group.width):
-        gone = int(np.sum([e.losses(group.width) for e in eliminations], axis=0).argmin())
-        round_of[gone] = number
+    importance, largest = np.zeros(group.width), SMALLEST_LOSS
+    for _ in range(group.width):
+        losses = np.sum([e.losses(group.width) for e in eliminations], axis=0)
+        gone = int(losses.argmin())
+        largest = max(largest * (1 + SMALLEST_STEP), float(losses[gone]))
+        importance[gone] = largest
         for elimination in eliminations:
             elimination.remove_(gone)
-    return round_of
+    return importance
 
 
 @dataclass

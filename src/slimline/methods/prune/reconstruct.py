@@ -13,7 +13,6 @@ Helps: most of what pruning breaks comes back in seconds, without gradients; mos
 Does not: replace training when channels are gone that nothing can stand in for.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,19 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from slimline.methods.prune.readers import BATCH, MOST_ROWS, readers, rows_of, spread
+from slimline.methods.readers import BATCH, MOST_ROWS, readers, rows_of, spread
+from slimline.methods.visits import affordable
 from slimline.network.axes import Group
 from slimline.network.network import Network, get_tensor
-from slimline.network.shapes import node_shapes
 from slimline.task import Samples
 
 PENALTY = 1e-3
 """l as a share of the mean of the squares on the diagonal."""
-LARGEST_MEMORY = 2**32
-"""Bytes that the values alive in both networks may take: fewer samples are read where they are large."""
-ALIVE = 8
-"""Values alive at once, at a guess, in units of the largest."""
-FEWEST = 16
 Prunings = Sequence[tuple[Group, NDArray[np.int64]]]
 """Groups and the channels that each keeps."""
 
@@ -48,7 +42,7 @@ def reconstruct(original: Network, pruned: Network, prunings: Prunings, samples:
     """
     result = pruned.copy().set_training_(False)
     before = original.copy().set_training_(False)
-    taken = samples.take(slice(0, _affordable(original, len(samples))))
+    taken = samples.take(slice(0, affordable(original, len(samples))))
     inputs = taken.tensors()
     given = tuple(inputs[name] for name in original.input_names)
     with torch.no_grad():
@@ -96,13 +90,6 @@ def _left(network: Network, weight: str, axis: int, prunings: Prunings) -> NDArr
             for channel in np.setdiff1d(np.arange(group.width), kept):
                 left[group.slices[weight, axis][channel]] = False
     return np.flatnonzero(left)
-
-
-def _affordable(network: Network, wanted: int) -> int:
-    """Samples whose values fit into memory."""
-    batch = len(next(iter(network.examples.values())))
-    largest = max(math.prod(shape) / batch for shape in node_shapes(network).values())
-    return min(wanted, max(FEWEST, int(LARGEST_MEMORY / (4 * ALIVE * largest))))
 
 
 class _SideBySide(Interpreter):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline.methods.prune import readers as module
-from slimline.methods.prune.readers import moments_in_turns, readers, rows_of, second_moments, spread
+from slimline.methods import readers as module
+from slimline.methods.readers import moments_in_turns, readers, rows_of, second_moments, spread
 from slimline.network.axes import axis_groups
 from slimline.network.network import get_tensor
 from slimline.network.trace import trace
