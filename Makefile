@@ -4,7 +4,7 @@ NAME ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-BENCHMARKS = $(filter-out $(addprefix benchmarks/,record.py slow_worker.py recovery_worker.py pp_ocr_job.py minilm_data.py),$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out $(addprefix benchmarks/,record.py slow_worker.py recovery_worker.py pp_ocr_job.py minilm_data.py structure_cases.py),$(wildcard benchmarks/*.py))
 
 .PHONY: help demo test test-slow lint types bench docs lines clean
 
@@ -32,8 +32,9 @@ types: $(READY) ## mypy, strict
 bench: $(READY) ## one benchmark (NAME=demo), or all of them, into benchmarks/results
 	@set -e; for file in $(if $(NAME),benchmarks/$(NAME).py,$(BENCHMARKS)); do echo "$$file"; $(BIN)/python $$file; done
 
-docs: $(READY) ## the figures of README.md and docs/ from benchmarks/results
+docs: $(READY) ## the figures of README.md and docs/, and the cards of methods, from benchmarks/results
 	$(BIN)/python -m tools.readme_figures
+	$(BIN)/python -m tools.method_cards
 
 lines: ## lines, long functions and growth, per folder
 	@$(PYTHON) tools/lines.py

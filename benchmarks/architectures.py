@@ -135,7 +135,9 @@ def runs(network: Network, inputs: Inputs) -> None:
     for batch in (1, 3):
         for output in network.run(inputs(batch)):
             if len(output) != batch or not torch.isfinite(output.float()).all():
-                raise SlimlineError(f"At batch {batch} an output of shape {tuple(output.shape)} is not as it should be.")
+                raise SlimlineError(
+                    f"At batch {batch} an output of shape {tuple(output.shape)} is not as it should be."
+                )
 
 
 def compared_with_zeros(network: Network, exact: AxisGroups, inputs: Inputs) -> float | None:

@@ -9,11 +9,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.share.codebook import ShareWeights
 from slimline.network.cost import layers, macs, weight_bytes, weight_count, weight_name
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.task import Task
 from tests.network.networks import NETWORKS, network_of, samples
+from tests.toys import toy
 
 BATCH = 2
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -108,3 +110,10 @@ def test_the_name_of_a_weight_is_found_behind_its_dequantisation() -> None:
     for graph in (network.module.graph, quantised.module.graph):
         found = [weight_name(n) for n in graph.nodes if n.target in targets]
         assert [str(name).split(".")[0] for name in found] == ["stem", *["blocks"] * 4, "head"]
+
+
+def test_a_layer_with_a_codebook_computes_with_the_weights_it_stands_for() -> None:
+    network = toy()
+    shared = ShareWeights(clusters=16, smallest=64).apply(network).network
+    assert macs(shared) == macs(network)
+    assert {x.name: x.weight_shape for x in layers(network)}["inner"] in {x.weight_shape for x in layers(shared)}

@@ -190,3 +190,53 @@ def test_a_recurrent_layer_computes_in_onnx_runtime_what_torch_computes(kind: ty
     session = onnxruntime.InferenceSession(tmp_path / "r.onnx")
     (ours,) = session.run(None, {"x": x.numpy()})
     np.testing.assert_allclose(ours, network.run({"x": x})[0], atol=1e-6)
+
+
+class Tied(nn.Module):
+    """An embedding whose table is the weight of the last layer, of a size that the exporter would turn around twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.one, self.other = nn.Embedding(48, 48), nn.Linear(48, 48), nn.Linear(48, 48)
+        self.other.weight = self.one.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.other(self.one(self.table(tokens)).relu())
+        return result
+
+
+def test_a_weight_that_several_layers_read_is_written_once(tmp_path: Path) -> None:
+    network = trace(Tied(), {"tokens": torch.randint(0, 48, (2, 5))})
+    model = written(network, tmp_path)
+    large = [tuple(i.dims) for i in model.graph.initializer if np.prod(i.dims, dtype=int) >= 48 * 48]
+    assert large == [(48, 48)]
+    tokens = torch.randint(0, 48, (3, 5))
+    (ours,) = onnxruntime.InferenceSession(tmp_path / "network.onnx").run(None, {"tokens": tokens.numpy()})
+    np.testing.assert_allclose(ours, network.run({"tokens": tokens})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_that_is_larger_than_what_it_is_made_of_is_not_written_out(tmp_path: Path) -> None:
+    class Stretched(nn.Module):
+        """Adds 60 numbers, each repeated 25 times."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.few = nn.Parameter(torch.randn(60))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.few[:, None].expand(60, 25).reshape(1500)
+
+    class Doubled(nn.Module):
+        """The same computed from a constant as large as what it becomes, which is folded."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.many = nn.Parameter(torch.randn(1500))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.many * 2
+
+    small = written(trace(Stretched(), {"x": torch.randn(2, 1500)}), tmp_path)
+    assert max(np.prod(i.dims, dtype=int) for i in small.graph.initializer) == 60
+    folded = written(trace(Doubled(), {"x": torch.randn(2, 1500)}), tmp_path)
+    assert [node.op_type for node in folded.graph.node] == ["Add"]

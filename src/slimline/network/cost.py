@@ -80,14 +80,14 @@ def layers(network: Network) -> list[Layer]:
             length = shapes[node.args[0].name][-1]
             found.append(Layer(node.name, node.name, kind, (), output[1:], math.prod(output) // batch * length, 0, 0))
             continue
-        weight = get_tensor(network.module, name)
+        weight, shape = get_tensor(network.module, name), shapes[node.args[1].name]  # what is stored, what is read
         if kind.startswith("conv_transpose"):
-            macs = math.prod(shapes[node.args[0].name]) // batch * math.prod(weight.shape[1:])
+            macs = math.prod(shapes[node.args[0].name]) // batch * math.prod(shape[1:])
         else:
-            macs = math.prod(output) // batch * math.prod(weight.shape[1:])
+            macs = math.prod(output) // batch * math.prod(shape[1:])
         title = name.rpartition(".")[0] or name
         size = weight.numel() * weight.element_size()
-        found.append(Layer(title, node.name, kind, tuple(weight.shape), output[1:], macs, weight.numel(), size))
+        found.append(Layer(title, node.name, kind, shape, output[1:], macs, weight.numel(), size))
     return found
 
 

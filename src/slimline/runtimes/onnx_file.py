@@ -1,6 +1,7 @@
 """From a `Network` to one small ONNX file."""
 
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import onnx
 import torch
 from onnxscript import ir
+from onnxscript.optimizer import optimize_ir
+from onnxscript.rewriter.onnx_fusions import fuse
 
 from slimline.errors import SlimlineError
 from slimline.network.network import Network, get_tensor
@@ -19,6 +22,8 @@ from slimline.runtimes.runtime import SIDECAR
 
 ONE_FILE_AT_MOST = 1_500_000_000
 """Bytes of weights above which they get a file of their own: protobuf ends at 2 GiB."""
+ALWAYS_FOLDED = 1024
+"""Bytes up to which a constant that is computed from others is stored in their place whatever it costs: shapes."""
 BATCH = "batch"
 """Name of the free first axis in the file."""
 OPERATOR = re.compile(r"op='([\w.]+)'|target=torch\.ops\.([\w.]+?)(?:\.default)?\]")
@@ -76,16 +81,34 @@ def _translate(network: Network) -> ir.Model:
                 output_names=list(network.output_names),
                 opset_version=OPSET,
                 custom_translation_table=TRANSLATIONS,
+                optimize=False,
             )
+            assert program is not None
+            optimize_ir(program.model, should_fold=_should_fold)
+            fuse(program.model)
         except Exception as error:  # the exporter raises what its many parts raise; told as one sentence
             raise SlimlineError(_sentence(error)) from error
-    assert program is not None
     for node in program.model.graph.all_nodes():
         if (
             node.op_type == "GRU"
         ):  # torch multiplies by the reset gate after the product; onnxscript 0.7 leaves that out
             node.attributes["linear_before_reset"] = ir.AttrInt64("linear_before_reset", 1)
     return program.model
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """No where the file would grow; else what the optimiser thinks best.
+
+    Folding a transpose stores a weight that others read too a second time, and folding a look-up undoes a codebook.
+    The runtimes fold such constants themselves when they load the file.
+    """
+    folded = node.outputs[0]
+    if len(node.outputs) > 1 or folded.shape is None or folded.dtype is None or not folded.shape.is_static():
+        return None
+    size = folded.dtype.itemsize * math.prod(folded.shape.numpy())
+    stored = {value for value in node.inputs if value is not None and all(use.node is node for use in value.uses())}
+    freed = sum(value.const_value.nbytes for value in stored if value.const_value is not None)
+    return False if size > max(freed, ALWAYS_FOLDED) else None
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimline.training.hook import Hook
+
 Progress = Callable[[int, int], None]
 """Told how many of how many steps are done."""
 
@@ -25,6 +27,8 @@ class Workspace:
     step: Progress = _silent
     note: Callable[[str], None] = _silent
     """Told one line worth keeping."""
+    hooks: tuple[Hook, ...] = ()
+    """What is done at every step besides, where the method trains."""
 
     def inside(self, name: str) -> "Workspace":
         """The same, in a folder of its own below this one."""

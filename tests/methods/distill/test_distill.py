@@ -358,3 +358,21 @@ def test_what_was_learnt_from_another_loss_is_not_continued(change: dict[str, fl
     outcome = replace(method, **change).apply(damaged(), task, Workspace(tmp_path, 0.0))  # type: ignore[arg-type]
     expected = replace(method, **change).apply(damaged(), task).network  # type: ignore[arg-type]
     assert all(torch.equal(w, expected.weights()[name]) for name, w in outcome.network.weights().items())
+
+
+@pytest.mark.parametrize("inside", [0.0, 1.0])
+def test_weights_that_are_zero_stay_zero_where_they_are_many(inside: float) -> None:
+    """Two thirds of the inner weights; the two zeros of the last layer are an accident."""
+    student, task = toy(), toy_task(train=64).with_original(toy())
+    weights = student.weights()
+    weights["inner.weight"].detach()[torch.rand(weights["inner.weight"].shape) < 2 / 3] = 0.0
+    weights["head.weight"].detach()[0, :2] = 0.0
+    zeros = weights["inner.weight"] == 0
+    outcome = Distill(epochs=8.0, batch=32, feature_weight=inside).apply(student, task)
+    learnt = outcome.network.weights()
+    assert torch.equal(learnt["inner.weight"] == 0, zeros) and not torch.equal(
+        learnt["inner.weight"], weights["inner.weight"]
+    )
+    assert (learnt["head.weight"] != 0).all()
+    assert outcome.skipped == {"zeros": f"{int(zeros.sum()):,} weights that are zero stay zero, of inner.weight"}
+    assert Distill(epochs=0.1, batch=32).apply(toy(), task).skipped == {}

@@ -1,15 +1,18 @@
 """Folding changes nothing but rounding, agrees with torch's own fusion, and leaves alone what it cannot fold."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm, folded
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.network import Network
 from slimline.network.trace import trace
+from tests.methods.simplify.equality import Does, applied, count, network_of
 from tests.runtimes.networks import Depthwise, Residual, images, reference, traced
 
 
@@ -45,9 +48,16 @@ def test_the_weights_are_those_of_torchs_own_fusion(layer: nn.Module, norm: nn.M
 
 
 def test_equation_14_by_hand() -> None:
-    """W = (2, -1), gamma 3, beta 1, mean 5, variance 4 - eps: g = 1.5, W' = (3, -1.5), b' = 1.5 (7 - 5) + 1 = 4."""
-    one = torch.ones(1)
-    weight, bias = folded(torch.tensor([[2.0, -1.0]]), 7 * one, 3 * one, one, 5 * one, 3.5 * one, eps=0.5)
+    """W = (2, -1), b = 7, gamma 3, beta 1, mean 5, variance 4 - eps: g = 1.5, W' = (3, -1.5), b' = 1.5 (7 - 5) + 1."""
+    layer, norm = nn.Linear(2, 1), nn.BatchNorm1d(1, eps=0.5)
+    for tensor, values in (
+        (layer.weight, [[2.0, -1.0]]), (layer.bias, [7.0]), (norm.weight, [3.0]), (norm.bias, [1.0]),
+        (norm.running_mean, [5.0]), (norm.running_var, [3.5]),
+    ):  # fmt: skip
+        assert tensor is not None
+        tensor.data = torch.tensor(values)
+    network = FoldBatchNorm().apply(trace(nn.Sequential(layer, norm), [torch.randn(2, 2)])).network
+    weight, bias = network.weights().values()
     assert weight.tolist() == [[3.0, -1.5]] and bias.tolist() == [4.0]
 
 
@@ -139,3 +149,32 @@ def test_a_norm_in_training_mode_is_left_alone() -> None:
 def test_a_norm_without_scale_and_shift_is_folded_too() -> None:
     network, skipped = skipped_and_equal(Plain())
     assert not skipped and len(network.weights()) == 2
+
+
+PLACES: list[tuple[Callable[..., Tensor], tuple[int, ...], nn.Module, nn.Module, bool]] = [
+    (lambda x, a, n: n(a(x)), (4, 5, 5), nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), True),
+    (lambda x, a, n: n(a(x)), (4, 5, 5), nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False), nn.BatchNorm2d(6), True),
+    (lambda x, a, n: n(a(x)), (4, 9), nn.ConvTranspose1d(4, 4, 3, groups=4), nn.BatchNorm1d(4), True),
+    (lambda x, a, n: n(a(x)), (4, 5, 5), nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.BatchNorm2d(6), True),
+    (lambda x, a, n: n(a(x).transpose(1, 2)), (5, 4), nn.Linear(4, 3), nn.BatchNorm1d(3), True),
+    (lambda x, a, n: n(a(x).permute(0, 3, 1, 2)), (5, 5, 4), nn.Linear(4, 3), nn.BatchNorm2d(3), True),
+    (lambda x, a, n: n(a(x).mT.contiguous().view(x.shape[0], 3, 5)).flatten(1), (5, 4), nn.Linear(4, 3),
+     nn.BatchNorm1d(3), True),
+    (lambda x, a, n: n(F.pixel_shuffle(a(x), 2)), (4, 3, 3), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(2), True),
+    # the norm is per row, as many rows as features or not
+    (lambda x, a, n: n(a(x)), (5, 4), nn.Linear(4, 3), nn.BatchNorm1d(5), False),
+    (lambda x, a, n: n(a(x)), (3, 4), nn.Linear(4, 3), nn.BatchNorm1d(3), False),
+    (lambda x, a, n: n(a(x).flatten(1)), (4, 3, 3), nn.Conv2d(4, 2, 1), nn.BatchNorm1d(18), False),
+    (lambda x, a, n: n(a(x)), (3, 4, 3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), True),
+    (lambda x, a, n: n(a(x).transpose(1, 2)), (3, 4, 3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("does", "shape", "layer", "norm", "folds"), PLACES)
+def test_every_kind_of_layer_and_only_along_its_channels(
+    does: Callable[..., Tensor], shape: tuple[int, ...], layer: nn.Module, norm: nn.Module, folds: bool
+) -> None:
+    outcome = applied(FoldBatchNorm(), network_of(Does(does, layer, norm), *shape))
+    assert count(outcome.network, "batch_norm") == (0 if folds else 1)
+    assert (outcome.changed == ["parts.0"]) is folds
+    assert [why.startswith("its scales do not belong") for why in outcome.skipped.values()] == [True] * (not folds)

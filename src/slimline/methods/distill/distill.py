@@ -8,7 +8,7 @@ Views: Beyer et al. (2022), Knowledge distillation: A good teacher is patient an
 
 Ours differs: the teacher sees exactly the view that the student sees, but each of finitely many views is answered only
 once and kept, unless the answers would fill the memory, or endless views or features are asked for: then it is asked
-in every step.
+in every step. Weights of which a tenth or more are zeros keep these (`slimline.training.keep_zeros`).
 Helps: repairs what compression broke, from the original alone, with or without labels.  Does not: exceed what the
 smaller network can hold.
 """
@@ -35,6 +35,7 @@ from slimline.task import Samples, Task
 from slimline.training.batch import Batch
 from slimline.training.epochs import Epochs, first_answers
 from slimline.training.judge import TaskJudge
+from slimline.training.keep_zeros import KeepZeros, zeros_to_keep
 from slimline.training.plan import OPTIMIZERS, PRECISIONS, SCHEDULES, Plan
 from slimline.training.precision import fastest_plan
 from slimline.training.recover import recover
@@ -164,7 +165,11 @@ class Distill(Method):
         if self.precision == "auto":
             plan, speeds = fastest_plan(student, batches, loss, plan, workspace.folder)
             skipped |= {f"training in {way}": f"fails: {s.failed}" for way, s in speeds.items() if s.failed}
-        trained, curve = recover(student, batches, loss, plan, self._judge(task), workspace=workspace)
+        kept = KeepZeros(zeros_to_keep(student))
+        if kept.masks:
+            skipped["zeros"] = kept.told()
+        hooks = [*[kept] * bool(kept.masks), *workspace.hooks]
+        trained, curve = recover(student, batches, loss, plan, self._judge(task), hooks, workspace)
         for note in curve.notes:
             skipped[f"training, {len(skipped) + 1}"] = note
         return Outcome(

@@ -1,0 +1,170 @@
+"""A table of words becomes a narrower table and a linear layer.
+
+Lan et al. (2020). ALBERT: A Lite BERT for Self-supervised Learning of Language Representations. arXiv:1909.11942,
+section 3.1, of a table that is trained already; rows weighed by how often they are read as in Chen, Si, Li, Chelba,
+Hsieh (2018), GroupReduce, arXiv:1806.06950, section 3.2.
+
+    min over A, B of  sum over words i of  f_i | E_i - A_i B |^2          f_i: how often word i is read, plus one
+
+B holds the first right singular vectors of diag(f)^1/2 E, and A = E B^T.
+
+Ours differs: one rank for the whole table; f counts the words of the task's samples, and is one without a task.
+Helps: bytes, where a table holds most of the weights, as in small encoders and recommenders.  Does not: save time; the
+linear layer even costs some.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from slimline.errors import SlimlineError
+from slimline.methods.factorize.ranks import energy_rank, layers_param, multiple_param
+from slimline.methods.method import Method, Outcome, param, register
+from slimline.methods.readers import batches
+from slimline.network.network import Network, get_tensor
+from slimline.network.surgery import set_weight, unused_name
+from slimline.task import Samples, Task
+from slimline.training.workspace import Workspace
+
+aten = torch.ops.aten
+
+
+def split(table: Tensor, frequency: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A (words, rank) and B (rank, width) of the equation above.
+
+    Args:
+        table: E, (words, width).
+        frequency: f, (words,), all above 0.
+    """
+    weighed = frequency.double().sqrt()[:, None] * table.double()
+    _, vectors = torch.linalg.eigh(weighed.T @ weighed)  # (width, width) instead of (words, width)
+    b = vectors.flip(1)[:, :rank].T
+    # eigh leaves the signs open: the largest entry of every row is positive
+    b = b * torch.where(b.gather(1, b.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
+    return table.double() @ b.T, b
+
+
+@register
+@dataclass(frozen=True)
+class FactorizeEmbedding(Method):
+    """Replace tables that are read by number by narrower ones and a linear layer."""
+
+    rank: int = param(0, low=0, high=65536, doc="width of the narrower table; 0 chooses one for every table")
+    budget: float = param(0.5, low=0.001, high=1.0, doc="share of a table's numbers that are stored, where rank is 0")
+    energy: float = param(0.0, low=0.0, high=1.0, doc="share of the squares that is kept instead, if above 0")
+    multiple: int = multiple_param()
+    samples: int = param(4096, low=0, high=1000000, doc="samples whose words are counted; 0 counts all words alike")
+    layers: tuple[str, ...] = layers_param()
+
+    needs = frozenset({"float weights"})
+    cites = ("lan2020albert", "chen2018groupreduce")
+
+    def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
+        result = network.copy()
+        calls = {_name(n): n for n in result.module.graph.nodes if n.target is aten.embedding.default}
+        for name in self.layers:
+            if name not in calls:
+                near = ", ".join(difflib.get_close_matches(name, calls, n=3) or list(calls)[:3]) or "none"
+                raise SlimlineError(
+                    f"FactorizeEmbedding(layers=...) names {name!r}, which is no table; near names: {near}."
+                )
+        counts = self.counted(network, task) if calls else {}
+        changed, skipped = [], dict[str, str]()
+        for name, node in calls.items():
+            if self.layers and name not in self.layers:
+                continue
+            reasons = self.unsupported(result, node)
+            if reasons:
+                skipped[name] = "; ".join(reasons)
+                continue
+            table = get_tensor(result.module, str(node.args[0].target)).detach()
+            frequency = 1 + counts.get(node.name, torch.zeros(len(table), dtype=torch.double))
+            rank = self.chosen_rank(table, frequency)
+            if rank * sum(table.shape) >= table.numel():
+                skipped[name] = f"would not get smaller: rank {rank} of {tuple(table.shape)}"
+                continue
+            _replace_(result, name, node, *split(table, frequency, rank))
+            changed.append(name)
+        return Outcome(result.tidy_(), changed, skipped)
+
+    def chosen_rank(self, table: Tensor, frequency: Tensor) -> int:
+        """The width of the narrower table.
+
+        Raises:
+            SlimlineError: it is larger than the table is wide.
+        """
+        words, width = table.shape
+        if self.rank > width:
+            raise SlimlineError(
+                f"FactorizeEmbedding(rank={self.rank}) is too large: the table is {width} wide; choose 1 to {width}."
+            )
+        if self.rank:
+            return self.rank
+        if self.energy:
+            found = energy_rank(frequency.sqrt()[:, None] * table.double(), self.energy)
+            return min(width, -(-found // self.multiple) * self.multiple)
+        most = int(self.budget * words * width / (words + width))
+        return max(1, most - most % self.multiple if most >= self.multiple else most)
+
+    def unsupported(self, network: Network, node: Node) -> list[str]:
+        """Why a table stays as it is; [] means it can be factorised."""
+        source = node.args[0]
+        if not isinstance(source, Node) or source.op != "get_attr":
+            return ["has a table that is computed"]
+        nodes = network.module.graph.find_nodes(op="get_attr", target=source.target)
+        if sum(len(n.users) for n in nodes) > 1:
+            return ["has a table that is read elsewhere too"]
+        if not get_tensor(network.module, str(source.target)).is_floating_point():
+            return ["has a table of whole numbers"]
+        return []
+
+    def counted(self, network: Network, task: Task | None) -> dict[str, Tensor]:
+        """How often each row of each table is read, by the name of the call."""
+        if task is None or not self.samples or task.wants_synthetic:
+            return {}
+        read = task.read(network.input_names)
+        samples: Samples = read.train if read.train is not None else read.validate
+        counter = _Counter(network)
+        with torch.no_grad():
+            for inputs in batches(network, samples.take(slice(0, self.samples))):
+                counter.run(*inputs)
+        return counter.found
+
+
+class _Counter(Interpreter):
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.copy().set_training_(False).module)
+        self.found: dict[str, Tensor] = {}
+
+    def run_node(self, n: Node) -> object:
+        if n.target is aten.embedding.default:
+            (table, numbers, *_), _ = self.fetch_args_kwargs_from_env(n)
+            counts = torch.bincount(numbers.flatten(), minlength=len(table)).double()
+            self.found[n.name] = self.found.get(n.name, torch.zeros_like(counts)) + counts
+        return super().run_node(n)
+
+
+def _name(node: Node) -> str:
+    source = node.args[0]
+    stored = str(source.target) if isinstance(source, Node) and source.op == "get_attr" else node.name
+    return stored.rpartition(".")[0] or stored
+
+
+def _replace_(network: Network, name: str, node: Node, a: Tensor, b: Tensor) -> None:
+    """Put the narrower table and the linear layer in the place of a table; edits the network."""
+    dtype = get_tensor(network.module, str(node.args[0].target)).dtype  # type: ignore[union-attr]
+    stem = f"{name}_" if name == str(node.args[0].target) else f"{name}."  # type: ignore[union-attr]
+    graph = network.module.graph
+    with graph.inserting_before(node):
+        narrow = unused_name(network, f"{stem}first.weight")
+        set_weight(network, narrow, a.to(dtype).contiguous())
+        table = graph.create_node("get_attr", narrow)
+        found = graph.call_function(aten.embedding.default, (table, *node.args[1:]), node.kwargs)
+        wide = unused_name(network, f"{stem}last.weight")
+        set_weight(network, wide, b.T.to(dtype).contiguous())
+        value = graph.call_function(aten.linear.default, (found, graph.create_node("get_attr", wide), None))
+    node.replace_all_uses_with(value)
+    graph.erase_node(node)

@@ -1,0 +1,139 @@
+"""Layers that a method rewrote, each raced against what it was, alone, in the runtime that counts.
+
+Fewer multiply-adds are not always fewer milliseconds: two small operators may take longer than one large one. In the
+whole network the difference of one layer drowns in the noise of all others, so every layer runs on its own, on what it
+reads in the network. What no longer counts then is fusion with its neighbours: the network in which the faster layers
+are rewritten together still has to win its own race.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from slimline.measure.latency import RacePlan, race
+from slimline.measure.statistics import Ratio
+from slimline.network.network import Network, get_tensor
+from slimline.network.shapes import recorded
+from slimline.network.trace import put_tensor
+from slimline.runtimes.registry import get_runtime
+from slimline.runtimes.runtime import Artifact
+from slimline.task import Samples
+
+LAYER_RACE = RacePlan(launches=(3, 5), rounds=5, target_width=0.05, burst_seconds=0.02, warmup_seconds=0.1)
+SAMPLES = 16
+"""Samples whose values the layers read: the milliseconds hardly depend on the values."""
+
+
+class Raced(Protocol):
+    """What a race tells."""
+
+    def ratio(self, slow: str, fast: str) -> Ratio:
+        """Latency of ``slow`` divided by that of ``fast``."""
+
+
+def faster(ratios: Mapping[str, Ratio]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The layers to rewrite, and by name why others stay.
+
+    Args:
+        ratios: latency of each layer divided by that of what would take its place.
+    """
+    kept = tuple(name for name, r in ratios.items() if r.low > 1)
+    left = {
+        name: f"is not measured to be faster: {r.value:.2f} times the speed, {r.low:.2f} to {r.high:.2f}"
+        for name, r in ratios.items()
+        if name not in kept
+    }
+    return kept, left
+
+
+def race_layers(  # noqa: PLR0913  (two networks, and where and how to run them)
+    before: Network,
+    after: Network,
+    names: Sequence[str],
+    samples: Samples,
+    place: tuple[str, str],
+    threads: int,
+    folder: Path,
+    plan: RacePlan = LAYER_RACE,
+    run: Any = race,
+) -> dict[str, Ratio]:
+    """How many times faster every layer is that a method rewrote, in (runtime, variant).
+
+    Args:
+        after: ``before`` with these layers rewritten, whose new weights begin with the name of their layer.
+        names: the layers, as the outcome of the method names what it changed.
+        folder: gets the files; it has to be empty.
+        run: `slimline.measure.latency.race`.
+    """
+    known = set(before.weights())
+    old = calls_of(before, {w: name for w in known for name in names if name in (w, w.rpartition(".")[0])})
+    new = calls_of(after, {w: name for w in set(after.weights()) - known if (name := owner(w, names))})
+    sources = {name: _source(calls) for name, calls in old.items()}
+    values = read_values(before, {s.name for s in sources.values()}, samples.take(slice(0, SAMPLES)))
+    found = {}
+    for number, name in enumerate(names):
+        read = values[sources[name].name]
+        contestants = {}
+        for label, network, calls in (("layer", before, old[name]), ("rewritten", after, new[name])):
+            home = folder / f"{number:03d}-{label}"
+            home.mkdir()
+            path = get_runtime(place[0]).export(alone(network, calls, read), home)
+            contestants[label] = Artifact(path, *place)
+        raced: Raced = run(contestants, {"x": read.numpy()}, plan, threads)
+        found[name] = raced.ratio("layer", "rewritten")
+    return found
+
+
+def owner(weight: str, names: Sequence[str]) -> str:
+    """The layer of a new weight: ``block.conv`` for ``block.conv.first.weight``; empty where it is no layer's."""
+    return max((n for n in names if weight.startswith((f"{n}.", f"{n}_"))), key=len, default="")
+
+
+def calls_of(network: Network, owners: Mapping[str, str]) -> dict[str, list[Node]]:
+    """The calls of each layer, in order.
+
+    Args:
+        owners: weight -> layer.
+    """
+    found: dict[str, list[Node]] = {}
+    for node in network.module.graph.nodes:
+        weight = node.args[1] if node.op == "call_function" and len(node.args) > 1 else None
+        if isinstance(weight, Node) and str(weight.target) in owners:
+            found.setdefault(owners[str(weight.target)], []).append(node)
+    return found
+
+
+def _source(calls: Sequence[Node]) -> Node:
+    source = calls[0].args[0]
+    assert isinstance(source, Node)
+    return source
+
+
+def read_values(network: Network, nodes: set[str], samples: Samples) -> dict[str, Tensor]:
+    """What nodes hold for these samples, by name."""
+    inputs = samples.tensors()
+    given = [inputs[name] for name in network.input_names]
+    return recorded(network, given, lambda node, value: value.contiguous() if node.name in nodes else None)
+
+
+def alone(network: Network, calls: Sequence[Node], read: Tensor) -> Network:
+    """A network of these calls only, one after the other.
+
+    Args:
+        read: what the first one reads, with at least two samples.
+    """
+    graph, root = Graph(), nn.Module()
+    copies = {_source(calls): graph.placeholder("x")}
+    for call in calls:
+        for stored in call.all_input_nodes:
+            if stored.op == "get_attr":
+                put_tensor(root, str(stored.target), get_tensor(network.module, str(stored.target)))
+                copies[stored] = graph.get_attr(str(stored.target))
+        copies[call] = graph.node_copy(call, copies.__getitem__)
+    graph.output((copies[calls[-1]],))
+    with torch.no_grad():
+        return Network(GraphModule(root, graph), {"x": read[:2].clone()}, ("output",)).verify()
