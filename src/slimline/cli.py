@@ -179,7 +179,7 @@ def inspect(source: Source, data: Data = None, score: ScoreName = "", allow_code
     table = Table("layer", "kind", "weight", "MACs", "share", "bytes", "channels", "left alone because")
     for layer in layers(network):
         weight = f"{layer.name}.weight"
-        groups = [f"{g.name} ({g.width})" for g in found.groups if (weight, 0) in g.slices]
+        groups = [f"{g.name} ({g.described})" for g in found.groups if (weight, 0) in g.slices]
         reasons = [f"axis {axis}: {why}" for (name, axis), why in found.frozen.items() if name == weight]
         table.add_row(
             layer.name, layer.kind, "x".join(map(str, layer.weight_shape)), f"{layer.macs:,}",

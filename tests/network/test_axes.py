@@ -384,3 +384,9 @@ def test_an_unknown_group_is_refused_with_near_names() -> None:
 )
 def test_widths_snap_to_multiples(width: int, keep: float, multiple: int, kept: int) -> None:
     assert snapped_width(width, keep, multiple) == kept
+
+
+def test_heads_are_told_with_their_width() -> None:
+    found = axis_groups(network_of("attention"))
+    told = {g.described for g in found.groups if ("query.weight", 0) in g.slices}
+    assert told == {"4 x 8", "8 x 4"} and found["embed"].described == "32"

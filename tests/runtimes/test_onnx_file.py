@@ -240,3 +240,18 @@ def test_a_constant_that_is_larger_than_what_it_is_made_of_is_not_written_out(tm
     assert max(np.prod(i.dims, dtype=int) for i in small.graph.initializer) == 60
     folded = written(trace(Doubled(), {"x": torch.randn(2, 1500)}), tmp_path)
     assert [node.op_type for node in folded.graph.node] == ["Add"]
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_zeros_padded_before_a_max_pooling_stay_zeros(mode: str, tmp_path: Path) -> None:
+    """ONNX Runtime 1.31 merges the two, and then the border of negative values is not zero but the largest of them."""
+
+    class Padded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.nn.functional.pad(x, (1, 1, 1, 1), mode=mode)
+            return torch.nn.functional.max_pool2d(x, 3, 2)
+
+    x = -1 - torch.rand(3, 2, 8, 8)
+    write_onnx(trace(Padded(), {"x": x}), tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], Padded()(x).numpy())

@@ -50,6 +50,11 @@ class Group:
         """Positions of a channel on the first axis of the group: 1 for a neuron, the width of a head for a head."""
         return len(next(iter(self.slices.values()))[0])
 
+    @property
+    def described(self) -> str:
+        """``64`` channels, or ``12 x 32`` where each has several positions, as a head has."""
+        return str(self.width) if self.span == 1 else f"{self.width} x {self.span}"
+
     def multiple(self, wanted: int) -> int:
         """Of what the width has to be a multiple so that the axis has a multiple of ``wanted`` positions."""
         return wanted // math.gcd(wanted, self.span)

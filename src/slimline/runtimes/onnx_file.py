@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnxscript import ir
@@ -43,6 +44,7 @@ def write_onnx(network: Network, path: Path) -> None:
     plain.module.requires_grad_(False)  # torch.export decomposes attention in another way where a bias has a gradient
     _check_zero_points(plain)
     model = _translate(plain)
+    _pad_with_minus_zero(model)
     _strip(model)
     weights = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
@@ -109,6 +111,29 @@ def _should_fold(node: ir.Node) -> bool | None:
     stored = {value for value in node.inputs if value is not None and all(use.node is node for use in value.uses())}
     freed = sum(value.const_value.nbytes for value in stored if value.const_value is not None)
     return False if size > max(freed, ALWAYS_FOLDED) else None
+
+
+def _pad_with_minus_zero(model: ir.Model) -> None:
+    """Before a max pooling, pad with -0.0, which is zero; edits the model.
+
+    ONNX Runtime 1.31 merges a padding with 0.0 into a max pooling that follows, which pads with the lowest number
+    instead: the borders of negative values come out wrong. It leaves one with -0.0 alone.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type != "Pad" or not any(use.node.op_type == "MaxPool" for use in node.outputs[0].uses()):
+            continue
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        if node.attributes.get_string("mode", "constant") != "constant" or node.outputs[0].dtype is None:
+            continue
+        if value is not None and (value.const_value is None or value.const_value.numpy().any()):
+            continue
+        name = f"{node.outputs[0].name}_padding"
+        zero = ir.tensor(np.array(-0.0, node.outputs[0].dtype.numpy()), name=name)
+        padding = ir.Value(name=name, const_value=zero, type=ir.TensorType(zero.dtype), shape=ir.Shape([]))
+        model.graph.register_initializer(padding)
+        if len(node.inputs) < 3:
+            node.resize_inputs(3)
+        node.replace_input_with(2, padding)
 
 
 @contextmanager
