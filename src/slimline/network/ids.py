@@ -83,11 +83,7 @@ class ChannelIds:
 
     def frozen(self) -> dict[int, str]:
         """Plain ids that stay, with the first reason given for each."""
-        found: dict[int, str] = {}
-        for index, reason in self._kept.items():
-            for plain in self.plain(index):
-                found.setdefault(plain, reason)
-        return found
+        return self._reasons(self._kept)
 
     def blur(self, ids: Ids, reason: str) -> None:
         """Without these positions an operator computes something else than with zeros there, and why."""
@@ -96,8 +92,11 @@ class ChannelIds:
 
     def inexact(self) -> dict[int, str]:
         """Plain ids whose removal is not the same as zeroing them, with the first reason given for each."""
+        return self._reasons(self._inexact)
+
+    def _reasons(self, marked: dict[int, str]) -> dict[int, str]:
         found: dict[int, str] = {}
-        for index, reason in self._inexact.items():
+        for index, reason in marked.items():
             for plain in self.plain(index):
                 found.setdefault(plain, reason)
         return found
