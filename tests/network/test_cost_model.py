@@ -10,6 +10,7 @@ from slimline.network.axes import axis_groups, prune
 from slimline.network.cost import layers, macs
 from slimline.network.cost_model import CostModel
 from slimline.network.network import Network
+from slimline.network.trace import trace
 from tests.network.networks import NETWORKS, network_of, random_halves
 from tests.runtimes.networks import Depthwise, Residual, traced
 from tests.toys import toy
@@ -94,3 +95,15 @@ def test_the_layers_of_a_group_are_those_that_shrink_with_it() -> None:
         shrunk = [name for name, value in model.macs_by_layer({}).items() if smaller[name] < value]
         assert model.layers_of(group.name) == shrunk
     assert model.layers_of("inner") == ["inner", "outer"]
+
+
+def test_weights_that_are_normed_before_they_are_used_are_counted_too() -> None:
+    layers_ = [nn.Conv2d(3, 8, 1), nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 12, 3)), nn.Conv2d(12, 2, 1)]
+    network = trace(nn.Sequential(*layers_).eval(), [torch.randn(2, 3, 6, 6)])
+    found = axis_groups(network)
+    model = CostModel(network, found)
+    assert model.macs({}) == macs(network)
+    for group, width in zip(found.groups, (5, 7), strict=True):
+        built = prune(network, found, {group.name: np.arange(width)})
+        assert model.macs({group.name: width}) == pytest.approx(macs(built))
+        assert model.parameters({group.name: width}) == pytest.approx(built.parameter_count())

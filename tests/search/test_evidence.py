@@ -5,15 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimline.methods.quantize.static import QuantizeStatic
+from slimline.methods.recipe import Recipe
+from slimline.methods.share.codebook import ShareWeights
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network import container
 from slimline.network.cost import layers, macs, weight_count
 from slimline.runtimes.runtime import Artifact
+from slimline.search import evidence
 from slimline.search.bundle import sha256
 from slimline.search.evidence import _beats, number, study_row
 from slimline.search.study import Trial
 from tests.search.stand_ins import from_macs, pretending
 from tests.search.test_optimize import search, slower, trials_of
-from tests.toys import finished_run, toy
+from tests.toys import finished_run, toy, toy_task
 
 
 def trial(number: int, ms: float, score: float, size: int) -> Trial:
@@ -115,3 +120,14 @@ def test_the_card_and_the_recipe_are_those_of_the_best() -> None:
     assert (
         (folder / "recipe.yaml").read_text() == (folder / "best" / "recipe.yaml").read_text() == result.best.recipe_yaml
     )
+
+
+def test_the_format_of_every_layer_is_told() -> None:
+    """As it is stored; a codebook and its numbers make a weight that is not stored."""
+    network = toy()
+    formats = {x.name: evidence._format(network, x) for x in layers(network)}
+    assert set(formats.values()) == {"float32"}
+    quantised = Recipe([FoldBatchNorm(), QuantizeStatic()]).apply(network, toy_task()).network
+    assert {evidence._format(quantised, x) for x in layers(quantised)} == {"int8"}
+    shared = ShareWeights(clusters=16, smallest=64).apply(network).network
+    assert "computed" in {evidence._format(shared, x) for x in layers(shared)}

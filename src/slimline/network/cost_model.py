@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-
 from slimline.network.axes import AxisGroups
 from slimline.network.cost import Layer, layers
+from slimline.network.ids import Ids
 from slimline.network.network import Network
+from slimline.network.propagation import Propagation
 
 
 class CostModel:
@@ -20,9 +20,22 @@ class CostModel:
 
     def __init__(self, network: Network, groups: AxisGroups) -> None:
         self.layers: list[Layer] = [x for x in layers(network) if x.weight_shape]
-        self.weights = {name: tuple(t.shape) for name, t in network.weights().items()}
         self.widths = {g.name: g.width for g in groups.groups}
-        self.blocks = _blocks(groups)
+        walk = groups.propagation
+        nodes = {n.name: n for n in network.module.graph.nodes}
+        self.weights = {name: tuple(t.shape) for name, t in network.weights().items()}
+        axes = dict(walk.weight_axes)
+        self.computed = {x.name: x.weight_shape for x in self.layers if self._weight(x) not in self.weights}
+        for layer in self.layers:  # weights that are normalised before they are used have axes, but are not stored
+            if layer.name in self.computed:
+                axes[layer.name] = walk.of(nodes[layer.node].args[1])
+        owners = {int(index): g.name for g in groups.groups for index in g.ids}
+        self.blocks = {
+            (name, axis): _blocks(walk, ids, owners)
+            for name, several in axes.items()
+            for axis, ids in enumerate(several)
+            if ids is not None
+        }
 
     def macs_by_layer(self, widths: Mapping[str, int]) -> dict[str, float]:
         """MACs per sample of every layer, all its calls together, when the named groups keep that many channels."""
@@ -44,7 +57,8 @@ class CostModel:
     def _share_left(self, weight: str, widths: Mapping[str, int], axes: int) -> float:
         """Share of a weight that is left on its first axes."""
         share = 1.0
-        for axis, size in enumerate(self.weights[weight][:axes]):
+        shape = self.weights[weight] if weight in self.weights else self.computed[weight]
+        for axis, size in enumerate(shape[:axes]):
             gone = 0.0
             for shared, count in self.blocks.get((weight, axis), {}).items():
                 left = math.prod(widths.get(group, self.widths[group]) / self.widths[group] for group in shared)
@@ -70,12 +84,7 @@ class CostModel:
         ]
 
 
-def _blocks(groups: AxisGroups) -> dict[tuple[str, int], Counter[tuple[str, ...]]]:
-    """(weight, axis) -> how many positions depend on exactly these groups."""
-    depend: dict[tuple[str, int], dict[int, tuple[str, ...]]] = {}
-    for group in groups.groups:
-        for place, channels in group.slices.items():
-            on = depend.setdefault(place, {})
-            for position in np.concatenate(channels).tolist():
-                on[position] = (*on.get(position, ()), group.name)
-    return {place: Counter(on.values()) for place, on in depend.items()}
+def _blocks(walk: Propagation, ids: Ids, owners: Mapping[int, str]) -> Counter[tuple[str, ...]]:
+    """How many positions of an axis depend on exactly these groups; those that depend on none are left out."""
+    depend = (tuple(sorted({owners[p] for p in walk.plain(i) if p in owners})) for i in ids.tolist())
+    return Counter(groups for groups in depend if groups)

@@ -11,7 +11,7 @@ from slimline.measure.machine import machine, versions
 from slimline.measure.memory import runner_memory
 from slimline.measure.statistics import Verdict
 from slimline.network.cost import Layer, layers, macs, weight_count
-from slimline.network.network import get_tensor
+from slimline.network.network import Network
 from slimline.search.bench import Bench
 from slimline.search.bundle import sha256, write_bundle
 from slimline.search.certify import FINAL_RACE, Certified, Certifier
@@ -276,9 +276,7 @@ class Evidence:
                     "macs_after": twin.macs if twin else None,
                     "bytes_before": layer.bytes,
                     "bytes_after": twin.bytes if twin else None,
-                    "note": str(get_tensor(small.module, _stored(small, twin)).dtype).removeprefix("torch.")
-                    if twin and twin.weight_shape
-                    else None,
+                    "note": _format(small, twin) if twin and twin.weight_shape else None,
                 }
             )
         return rows
@@ -331,6 +329,9 @@ def _plain_name(name: str) -> str:
     return name.removesuffix(".weight_quantized").removesuffix(".weight")
 
 
-def _stored(network: Any, layer: Layer) -> str:
+def _format(network: Network, layer: Layer) -> str:
+    """The number format in which a layer's weight is stored; one that is made of several is ``computed``."""
     weights = network.weights()
-    return next(n for n in (f"{layer.name}.weight", f"{layer.name}.weight_quantized", layer.name) if n in weights)
+    names = (f"{layer.name}.weight", f"{layer.name}.weight_quantized", layer.name)
+    stored = next((weights[name] for name in names if name in weights), None)
+    return "computed" if stored is None else str(stored.dtype).removeprefix("torch.")
