@@ -66,6 +66,6 @@ def test_the_whole_way(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_sentence() -> None:
-    with pytest.raises(sl.SlimlineError, match="No group is called 'sten'; did you mean 'stem'"):
+    with pytest.raises(sl.SlimlineError, match="No group is called 'sten'; near names: stem"):
         network = trace(Tiny(), [torch.zeros(2, 1, 8, 8)])
         sl.PruneChannels(widths={"sten": 4}, importance="l1").apply(network)

@@ -1,4 +1,9 @@
-"""The one exception a user meets."""
+"""The one exception a user meets, and the names that a sentence suggests."""
+
+import difflib
+from collections.abc import Iterable
+
+SUGGESTED = 3
 
 
 class SlimlineError(Exception):
@@ -6,3 +11,9 @@ class SlimlineError(Exception):
 
     The command line prints the sentence and exits with code 2; it never shows a traceback for it.
     """
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """The names most like one that matches nothing, else the first ones; ``none`` where there are none."""
+    names = list(known)
+    return ", ".join(difflib.get_close_matches(name, names, n=SUGGESTED) or names[:SUGGESTED]) or "none"

@@ -11,7 +11,7 @@ import pytest
 import slimline.methods
 from slimline.errors import SlimlineError
 from slimline.methods.distill.distill import Distill
-from slimline.methods.method import Method, Outcome, needs_data, param, registry
+from slimline.methods.method import Method, Outcome, check_names, needs_data, param, registry
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network.network import Network
@@ -52,6 +52,19 @@ class Example(Method):
 def test_a_wrong_hyperparameter_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SlimlineError, match=sentence):
         Example(**values)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("conv1", "cnov2"), r"only names 'cnov2', which is no layer; near names: conv2, conv1"),
+        (("zzz",), r"only names 'zzz', which is no layer; near names: conv1, conv2, fc"),
+    ],
+)
+def test_a_name_that_matches_nothing_is_told_with_those_near_it(names: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(SlimlineError, match=sentence):
+        check_names("only", names, iter(("conv1", "conv2", "fc", "head")), "layer")
+    check_names("only", ("conv1", "head"), iter(("conv1", "conv2", "fc", "head")), "layer")
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:

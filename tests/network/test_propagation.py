@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.network.axes import axis_groups
-from slimline.network.propagation import Propagation, argument, set_argument_
+from slimline.network.propagation import Propagation
 from slimline.network.trace import trace
 
 
@@ -75,16 +75,6 @@ def test_no_axis_can_become_empty() -> None:
     found = axis_groups(trace(Halves(), {"x": torch.randn(2, 4)}))
     (group,) = found.groups
     assert [p.tolist() for p in group.slices["first.weight", 0]] == [[0, 3], [1, 4], [2, 5]]
-
-
-def test_arguments_are_found_and_changed_where_they_stand() -> None:
-    graph = torch.fx.Graph()
-    x = graph.placeholder("x")
-    node = graph.call_function(torch.ops.aten.softmax.int, (x, 1), {"dtype": None})
-    assert (argument(node, 1, "dim"), argument(node, 2, "half", 5)) == (1, 5)
-    set_argument_(node, 1, "dim", 2)
-    set_argument_(node, 2, "dtype", torch.float64)
-    assert node.args == (x, 2) and node.kwargs == {"dtype": torch.float64}
 
 
 def test_what_stands_beside_nothing_stays() -> None:

@@ -14,13 +14,12 @@ from slimline.methods.factorize.factors import layers
 from slimline.methods.factorize.svd import FactorizeSVD
 from slimline.methods.factorize.tucker import FactorizeTucker
 from slimline.methods.method import Method
-from slimline.methods.recipe import Recipe
 from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.network.shapes import recorded
 from slimline.runtimes.registry import open_artifact
 from slimline.runtimes.runtime import Array, Artifact
-from slimline.search.layer_race import LAYER_RACE, faster, owner, race_layers
+from slimline.search.layer_race import LAYER_RACE, LayerRace, faster, owner
 from slimline.task import Samples
 from tests.toys import patterns, toy
 
@@ -77,9 +76,7 @@ def test_every_layer_runs_alone_on_what_it_reads(method: Method, tmp_path: Path)
     assert len(outcome.changed) == 2
     images, run = patterns(20, seed=3)[0], Fake()
     place = ("torch", "")
-    ratios = race_layers(
-        before, outcome.network, outcome.changed, Samples({"image": images}), place, 3, tmp_path, run=run
-    )
+    ratios = LayerRace(place, 3, tmp_path, run=run).ratios(before, outcome, Samples({"image": images}))
     assert list(ratios) == outcome.changed and ratios[outcome.changed[0]].value == 2.0
     calls = {layer.name: layer.node for layer in layers(before, (), "Test")[0]}
     for name, answers, read in zip(outcome.changed, run.answers, run.inputs, strict=True):
@@ -98,9 +95,10 @@ def test_only_the_layers_that_are_named_are_raced(tmp_path: Path) -> None:
     """A network rewritten twice: the layers that the second method made are layers like any other."""
     before = toy()
     first = FactorizeTucker(layers=("inner",)).apply(before).network
-    both = Recipe([FactorizeTucker(layers=("inner",)), FactorizeSVD(layers=("outer",))]).apply(before).network
+    second = FactorizeSVD(layers=("outer",)).apply(first)
+    both = second.network
     run = Fake()
     images = Samples({"image": patterns(20, seed=3)[0]})
-    assert list(race_layers(first, both, ["outer"], images, ("torch", ""), 3, tmp_path, run=run)) == ["outer"]
+    assert list(LayerRace(("torch", ""), 3, tmp_path, run=run).ratios(first, second, images)) == ["outer"]
     assert macs(both) < macs(first) < macs(before)
     assert len(run.answers) == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["000-layer", "000-rewritten"]

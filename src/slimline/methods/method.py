@@ -4,12 +4,12 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
-from slimline.errors import SlimlineError
+from slimline.errors import SlimlineError, near_names
 from slimline.network.network import Network
 from slimline.task import Samples, Task
 from slimline.training.curve import Curve
@@ -131,6 +131,23 @@ def registry() -> dict[str, type[Method]]:
     for module in pkgutil.walk_packages(slimline.methods.__path__, "slimline.methods."):
         importlib.import_module(module.name)
     return dict(REGISTRY)
+
+
+def check_names(option: str, names: Iterable[str], known: Iterable[str], kind: str) -> None:
+    """Every name that an option gives is known.
+
+    Args:
+        option: where it was given, for the sentence.
+        kind: what it should name: ``layer``.
+
+    Raises:
+        SlimlineError: one that is not, with those near it.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = near_names(name, known)
+            raise SlimlineError(f"{option} names {name!r}, which is no {kind}; near names: {near}.")
 
 
 def needs_data(who: str, task: Task | None, network: Network) -> Samples:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline.errors import SlimlineError
+from slimline.errors import SlimlineError, near_names
 from slimline.network.ids import Ids
 from slimline.network.network import Network, get_tensor
 from slimline.network.propagation import Propagation
@@ -77,11 +77,8 @@ class AxisGroups:
         for group in self.groups:
             if group.name == name:
                 return group
-        import difflib
-
-        names = [g.name for g in self.groups]
-        near = difflib.get_close_matches(name, names, n=3) or names[:3]
-        raise SlimlineError(f"No group is called {name!r}; near names: {', '.join(near)}.")
+        near = near_names(name, [g.name for g in self.groups])
+        raise SlimlineError(f"No group is called {name!r}; near names: {near}.")
 
 
 def axis_groups(network: Network) -> AxisGroups:

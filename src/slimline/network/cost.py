@@ -7,22 +7,18 @@ import torch
 from torch.fx import Node
 
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.shapes import node_shapes
 
 aten = torch.ops.aten
-CONVOLUTIONS = {
-    aten.conv1d.default: "conv1d",
-    aten.conv2d.default: "conv2d",
-    aten.conv3d.default: "conv3d",
-    aten.conv1d.padding: "conv1d",
-    aten.conv2d.padding: "conv2d",
-    aten.conv3d.padding: "conv3d",
-    aten.conv_transpose1d.default: "conv_transpose1d",
-    aten.conv_transpose2d.input: "conv_transpose2d",
-    aten.conv_transpose3d.input: "conv_transpose3d",
-}
 PRODUCTS = {aten.matmul.default: "matmul", aten.bmm.default: "bmm", aten.mm.default: "mm"}
 ATTENTION, EINSUM = aten.scaled_dot_product_attention.default, aten.einsum.default
+KINDS = {
+    **{operator: f"conv{axes}d" for operator, axes in CONVOLUTIONS.items()},
+    **{operator: f"conv_transpose{axes}d" for operator, axes in TRANSPOSED.items()},
+    **PRODUCTS,
+    aten.linear.default: "linear",
+}
 RECURRENT = {
     aten.lstm.input: "lstm", aten.gru.input: "gru", aten.rnn_tanh.input: "rnn", aten.rnn_relu.input: "rnn",
 }  # fmt: skip
@@ -62,8 +58,7 @@ def layers(network: Network) -> list[Layer]:
     batch = len(next(iter(network.examples.values())))
     found = []
     for node in network.module.graph.nodes:
-        kind = CONVOLUTIONS.get(node.target) or PRODUCTS.get(node.target)
-        kind = "linear" if node.target is aten.linear.default else kind
+        kind = KINDS.get(node.target)
         if node.target in (ATTENTION, EINSUM):
             kind = "attention" if node.target is ATTENTION else "einsum"
             multiplied = _attended(shapes, node) if node.target is ATTENTION else _summed(shapes, node)

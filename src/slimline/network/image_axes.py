@@ -1,15 +1,14 @@
 """Where the channels of images lie: on axis 1 as torch has them, or on the last as Keras and TensorFlow do."""
 
-import torch
 from torch.fx import Node
 
 from slimline.network.ids import Axes, Ids
 from slimline.network.network import Network
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.propagation import Propagation
 from slimline.network.rules import rule_for, unknown
 
-aten = torch.ops.aten
-CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input}
+FLAT = {operator for operator, axes in (CONVOLUTIONS | TRANSPOSED).items() if axes == 2}
 """Not all that reads channels on axis 1: audio networks normalise over the frequencies of a turned spectrogram."""
 FIRST, LAST = 1, 3
 CHANNELS = {1, 3, 4}
@@ -48,7 +47,7 @@ def _told_by_convolutions(network: Network, images: list[str]) -> dict[str, int]
             inputs[name] = walk.axes[node.name] = [walk.fresh(n) for n in walk.shapes[node.name]]
         else:
             _visit(walk, node)
-        if node.target in CONVOLUTIONS:
+        if node.target in FLAT:
             read = walk.of(node.args[0])
             found = {name: _channels(walk, axes, read) for name, axes in inputs.items() if name not in told}
             told |= {name: axis for name, axis in found.items() if axis in (FIRST, LAST)}

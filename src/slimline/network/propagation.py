@@ -5,12 +5,12 @@ the same thing; `slimline.network.ids` is the arithmetic of ids.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import called
 from slimline.network.ids import Alive, Axes, ChannelIds, Ids
 from slimline.network.network import Network, get_tensor
 from slimline.network.shapes import node_dtypes, node_shapes
@@ -96,26 +96,3 @@ class Propagation(ChannelIds):
                 )
                 if common:
                     self.freeze([np.array(sorted(common))], f"is all there is of an axis of {name}")
-
-
-def argument(node: Node, position: int, name: str = "", default: Any = None) -> Any:
-    """An argument of a call, given by place or by name."""
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-
-def set_argument_(node: Node, position: int, name: str, value: Any) -> None:
-    """Change an argument where it stands; one that is left out is given by name."""
-    if len(node.args) > position:
-        node.update_arg(position, value)
-    else:
-        node.update_kwarg(name, value)
-
-
-def called(node: Node) -> str:
-    """A call in a sentence: its operator and its name in the graph."""
-    return f"{getattr(node.target, '__name__', node.target)} ({node.name})"
-
-
-def repeated(ids: Ids, before: int, after: int) -> Ids:
-    """Ids of an axis that was joined with axes that carry none: ``before`` and ``after`` positions of those."""
-    return np.tile(np.repeat(ids, after), before)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
-from slimline.network.cost import CONVOLUTIONS, PRODUCTS, weight_name
+from slimline.network.cost import KINDS, PRODUCTS, weight_name
 from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
 
 aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
-LAYERS = {*CONVOLUTIONS, *PRODUCTS, aten.linear.default, ATTENTION}
+LAYERS = {*KINDS, ATTENTION}
 Shapes = dict[str, tuple[int, ...]]
 
 

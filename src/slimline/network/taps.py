@@ -8,7 +8,6 @@ What puts another tensor in the place of one ends the sharing of that one (`put_
 to another device): do that before tapping, or take the taps off the network it was done to (`without_taps`).
 """
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from slimline.errors import SlimlineError
+from slimline.errors import SlimlineError, near_names
+from slimline.network.calls import argument
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.shapes import node_shapes
 
 aten = torch.ops.aten
@@ -34,10 +35,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 """Without the sigmoid, which mostly makes gates."""
 CHANNELS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default, aten.embedding.default}
-CHANNELS_FIRST = {
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
-    aten.conv3d.padding, aten.conv_transpose2d.input, aten.batch_norm.default, aten.group_norm.default,
-}  # fmt: skip
+CHANNELS_FIRST = {*CONVOLUTIONS, *TRANSPOSED, aten.batch_norm.default, aten.group_norm.default}
 NORMS = {aten.batch_norm.default, aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default}
 PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 SIZES = {aten.sym_size.int, aten.sym_numel.default}
@@ -63,8 +61,7 @@ def with_taps(network: Network, names: Sequence[str]) -> Network:
     for name in names:
         base = name.removesuffix(WEIGHTS_OF)
         if base not in shapes:
-            near = difflib.get_close_matches(base, list(shapes), n=3) or list(shapes)[-3:]
-            raise SlimlineError(f"No tensor in the network is called {base!r}; near names: {', '.join(near)}.")
+            raise SlimlineError(f"No tensor in the network is called {base!r}; near names: {near_names(base, shapes)}.")
         taps.append(copies[base] if base == name else _weights_node(copies[base]))
     return _sharing(network, graph, (*outputs, *taps), (*network.output_names, *names))
 
@@ -99,8 +96,8 @@ def _weights_node(attention: Node) -> Node:
             f"tap it without {WEIGHTS_OF!r}."
         )
     given = attention.args
-    mask = _argument(attention, 3, "attn_mask")
-    causal, scale = _argument(attention, 5, "is_causal", False), attention.kwargs.get("scale")
+    mask = argument(attention, 3, "attn_mask")
+    causal, scale = argument(attention, 5, "is_causal", False), attention.kwargs.get("scale")
     with attention.graph.inserting_after(attention):
         return attention.graph.call_function(attention_weights, (given[0], given[1], mask, causal, scale))
 
@@ -202,7 +199,7 @@ def _attentions(network: Network) -> list[_End]:
     for node in network.module.graph.nodes:
         if node.target in SOFTMAX:
             shape, name = shapes[node.name], node.name
-            last = _argument(node, 1, "dim") in (-1, len(shape) - 1)
+            last = argument(node, 1, "dim") in (-1, len(shape) - 1)
         elif node.target is FUSED_ATTENTION:
             query, key = (shapes[source.name] for source in node.args[:2])
             shape, name, last = (*query[:-1], key[-2]), node.name + WEIGHTS_OF, True
@@ -352,7 +349,3 @@ class _Flow:
 
 def _batch(network: Network) -> int:
     return len(next(iter(network.examples.values())))
-
-
-def _argument(node: Node, position: int, name: str, default: Any = None) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)

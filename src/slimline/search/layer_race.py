@@ -6,9 +6,10 @@ reads in the network. What no longer counts then is fusion with its neighbours: 
 are rewritten together still has to win its own race.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from slimline.measure.latency import RacePlan, race
 from slimline.measure.statistics import Ratio
+from slimline.methods.method import Outcome
 from slimline.network.network import Network, get_tensor
 from slimline.network.shapes import recorded
 from slimline.network.trace import put_tensor
@@ -50,42 +52,46 @@ def faster(ratios: Mapping[str, Ratio]) -> tuple[tuple[str, ...], dict[str, str]
     return kept, left
 
 
-def race_layers(  # noqa: PLR0913  (two networks, and where and how to run them)
-    before: Network,
-    after: Network,
-    names: Sequence[str],
-    samples: Samples,
-    place: tuple[str, str],
-    threads: int,
-    folder: Path,
-    plan: RacePlan = LAYER_RACE,
-    run: Any = race,
-) -> dict[str, Ratio]:
-    """How many times faster every layer is that a method rewrote, in (runtime, variant).
+@dataclass(frozen=True)
+class LayerRace:
+    """Where layers are raced, and how."""
 
-    Args:
-        after: ``before`` with these layers rewritten, whose new weights begin with the name of their layer.
-        names: the layers, as the outcome of the method names what it changed.
-        folder: gets the files; it has to be empty.
-        run: `slimline.measure.latency.race`.
-    """
-    known = set(before.weights())
-    old = calls_of(before, {w: name for w in known for name in names if name in (w, w.rpartition(".")[0])})
-    new = calls_of(after, {w: name for w in set(after.weights()) - known if (name := owner(w, names))})
-    sources = {name: _source(calls) for name, calls in old.items()}
-    values = read_values(before, {s.name for s in sources.values()}, samples.take(slice(0, SAMPLES)))
-    found = {}
-    for number, name in enumerate(names):
-        read = values[sources[name].name]
-        contestants = {}
-        for label, network, calls in (("layer", before, old[name]), ("rewritten", after, new[name])):
-            home = folder / f"{number:03d}-{label}"
-            home.mkdir()
-            path = get_runtime(place[0]).export(alone(network, calls, read), home)
-            contestants[label] = Artifact(path, *place)
-        raced: Raced = run(contestants, {"x": read.numpy()}, plan, threads)
-        found[name] = raced.ratio("layer", "rewritten")
-    return found
+    place: tuple[str, str]
+    """Runtime and variant."""
+    threads: int
+    folder: Path
+    """Gets the files; it has to be empty."""
+    plan: RacePlan = LAYER_RACE
+    run: Callable[..., Raced] = race
+
+    def ratios(self, before: Network, rewritten: Outcome, samples: Samples) -> dict[str, Ratio]:
+        """How many times faster every layer is that a method rewrote.
+
+        Args:
+            rewritten: what the method made of ``before``: the new weights begin with the name of their layer.
+        """
+        names, after = rewritten.changed, rewritten.network
+        known = set(before.weights())
+        old = calls_of(before, {w: name for w in known for name in names if name in (w, w.rpartition(".")[0])})
+        new = calls_of(after, {w: name for w in set(after.weights()) - known if (name := owner(w, names))})
+        sources = {name: _source(calls) for name, calls in old.items()}
+        values = read_values(before, {s.name for s in sources.values()}, samples.take(slice(0, SAMPLES)))
+        found = {}
+        for number, name in enumerate(names):
+            read = values[sources[name].name]
+            sides = {"layer": (before, old[name]), "rewritten": (after, new[name])}
+            contestants = {
+                label: self._exported(alone(network, calls, read), f"{number:03d}-{label}")
+                for label, (network, calls) in sides.items()
+            }
+            raced = self.run(contestants, {"x": read.numpy()}, self.plan, self.threads)
+            found[name] = raced.ratio("layer", "rewritten")
+        return found
+
+    def _exported(self, network: Network, name: str) -> Artifact:
+        home = self.folder / name
+        home.mkdir()
+        return Artifact(get_runtime(self.place[0]).export(network, home), *self.place)
 
 
 def owner(weight: str, names: Sequence[str]) -> str:

@@ -10,76 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.errors import SlimlineError
-from slimline.methods.distill.separable_student import SeparableStudent, separate
+from slimline.methods.distill.separable_student import SeparableStudent
 from slimline.network.cost import layers, macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from tests.methods.distill.students import demo, marks_of_student, relative_error_in_onnxruntime
+from tests.numerics.compositions import composition
 from tests.toys import toy
-
-
-def random_weight(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def composition(depthwise: Tensor, pointwise: Tensor, rank: int = 1) -> Tensor:
-    """The dense weight, written out: W[o, i, k] = sum over r of pointwise[o, (i, r)] depthwise[(i, r), k]."""
-    outputs, kernel = len(pointwise), depthwise.shape[2:]
-    d = depthwise.reshape(-1, rank, depthwise[0].numel())
-    return torch.einsum("oir,irk->oik", pointwise.reshape(outputs, -1, rank), d).reshape(outputs, -1, *kernel)
-
-
-def test_a_separable_weight_is_found_exactly() -> None:
-    depthwise, pointwise = random_weight(6, 1, 3, 3), random_weight(10, 6, 1, 1, seed=1)
-    weight = pointwise * depthwise.transpose(0, 1)
-    found = separate(weight)
-    assert [tuple(t.shape) for t in found] == [(6, 1, 3, 3), (10, 6, 1, 1)]
-    torch.testing.assert_close(composition(*found), weight)
-
-
-@pytest.mark.parametrize("rank", [1, 2, 5])
-def test_the_error_is_that_of_the_singular_values_left_out(rank: int) -> None:
-    """Eckart & Young, per input channel, with numpy's decomposition."""
-    weight = random_weight(12, 7, 3, 3)
-    error = float((composition(*separate(weight, rank), rank) - weight).square().sum())
-    tails = [np.linalg.svd(weight[:, i].flatten(1).numpy(), compute_uv=False)[rank:] for i in range(7)]
-    assert error == pytest.approx(sum(float((t**2).sum()) for t in tails), rel=1e-5)
-
-
-def test_nothing_of_rank_one_comes_closer() -> None:
-    """Alternating least squares from random starts finds the same error, and never a smaller one."""
-    weight = random_weight(9, 4, 3, 3)
-    ours = (composition(*separate(weight)) - weight).square().sum((0, 2, 3)).numpy()
-    for channel in range(4):
-        matrix = weight[:, channel].flatten(1).double().numpy()
-        found = []
-        for seed in range(5):
-            d = np.random.default_rng(seed).standard_normal(9)
-            for _ in range(500):
-                p = matrix @ d / (d @ d)
-                d = matrix.T @ p / (p @ p)
-            found.append(((matrix - np.outer(p, d)) ** 2).sum())
-        assert min(found) == pytest.approx(ours[channel], rel=1e-4)
-
-
-@pytest.mark.parametrize("kernel", [(3,), (3, 3), (2, 1, 3)])
-def test_as_many_filters_as_the_kernel_has_positions_are_exact(kernel: tuple[int, ...]) -> None:
-    weight = random_weight(20, 3, *kernel)
-    rank = int(np.prod(kernel))
-    depthwise, pointwise = separate(weight, rank)
-    assert depthwise.shape == (3 * rank, 1, *kernel) and pointwise.shape == (20, 3 * rank, *[1] * len(kernel))
-    torch.testing.assert_close(composition(depthwise, pointwise, rank), weight)
-
-
-def test_both_halves_are_of_one_size_and_the_signs_are_settled() -> None:
-    weight = random_weight(9, 4, 3, 3)
-    depthwise, pointwise = separate(weight)
-    torch.testing.assert_close(depthwise.flatten(1).norm(dim=1), pointwise.flatten(1).norm(dim=0))
-    assert all(float(d.flatten()[d.abs().argmax()]) > 0 for d in depthwise)
-    again = separate(-weight)
-    torch.testing.assert_close(again[0], depthwise)
-    torch.testing.assert_close(again[1], -pointwise)
-
 
 LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.Conv1d(8, 12, 5, stride=2, padding=3), (8, 17)),

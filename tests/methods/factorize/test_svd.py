@@ -4,34 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from slimline.methods.factorize.svd import FactorizeSVD, decompose, parts, sizes, split
+from slimline.methods.factorize.svd import FactorizeSVD, decompose, parts, sizes
 from slimline.network.cost import macs
 from tests.methods.factorize.chains import (
     POINTWISE,
     answer,
     one_layer,
-    random_weight,
     rewritten,
     the_layer,
     with_weight,
 )
 from tests.toys import toy
-
-
-@pytest.mark.parametrize("rank", [1, 3, 6])
-def test_the_error_is_the_tail_of_the_singular_values(rank: int) -> None:
-    matrix = random_weight(9, 6)
-    first, last = split(matrix, rank)
-    assert first.shape == (rank, 6) and last.shape == (9, rank)
-    tail = np.linalg.svd(matrix.double().numpy(), compute_uv=False)[rank:]
-    error = float((last @ first - matrix.double()).square().sum())
-    assert error == pytest.approx(float((tail**2).sum()), rel=1e-9, abs=1e-20)
-
-
-def test_both_factors_have_the_same_size_and_settled_signs() -> None:
-    first, last = split(random_weight(9, 6), 4)
-    torch.testing.assert_close(first.norm(dim=1), last.norm(dim=0))
-    torch.testing.assert_close(split(-random_weight(9, 6), 4)[0], first)
 
 
 @pytest.mark.parametrize("kind", POINTWISE)

@@ -12,7 +12,6 @@ from slimline.errors import SlimlineError
 from slimline.methods.factorize import whitened as module
 from slimline.methods.factorize.factors import Decomposed, Layer
 from slimline.methods.factorize.ranks import Ranks
-from slimline.methods.factorize.svd import split
 from slimline.methods.factorize.whitened import (
     FactorizeWhitened,
     decompose,
@@ -25,6 +24,7 @@ from slimline.methods.factorize.whitened import (
 from slimline.methods.readers import rows_of
 from slimline.network.network import Network
 from slimline.network.trace import trace
+from slimline.numerics.decomposition import split
 from slimline.task import Task
 from tests.methods.factorize.chains import FLAT, POINTWISE, WIDE, answer, one_layer, random_weight, rewritten, the_layer
 from tests.toys import toy, toy_task

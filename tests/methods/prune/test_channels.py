@@ -85,8 +85,8 @@ def test_keeping_everything_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("widths", "sentence"),
     [
-        ({"stam": 4}, r"No group is called 'stam'; did you mean 'stem'; groups: stem, inner"),
-        ({"nothing like it": 4}, "No group is called 'nothing like it'; groups: stem, inner"),
+        ({"stam": 4}, r"No group is called 'stam'; near names: stem"),
+        ({"nothing like it": 4}, "No group is called 'nothing like it'; near names: stem, inner"),
         ({"stem": 0}, "Group stem has 16 channels, 0 cannot be kept: choose 1 to 16"),
         ({"inner": 25}, "Group inner has 24 channels, 25 cannot be kept: choose 1 to 24"),
         ({"inner": 2.5}, "Group inner has 24 channels, 2.5 cannot be kept: choose 1 to 24"),

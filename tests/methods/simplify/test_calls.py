@@ -4,17 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Graph, Node
 
 from slimline.methods.simplify.calls import (
-    arguments,
     axes_order,
     draws,
     is_pure,
     is_quantised,
     let_views_copy_,
-    readers_of,
     value_readers,
     why_not_replace,
 )
@@ -28,15 +26,6 @@ def call(target: object, *args: object, **kwargs: object) -> Node:
     """A call of an operator on an input x and the other arguments."""
     graph = Graph()
     return graph.call_function(target, (graph.placeholder("x"), *args), kwargs)  # type: ignore[arg-type]
-
-
-def test_arguments_have_names_and_defaults() -> None:
-    given = arguments(call(aten.conv2d.default, "w", None, [2, 2], groups=3))
-    assert {name: given[name] for name in given if name != "input"} == {
-        "weight": "w", "bias": None, "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1], "groups": 3,
-    }  # fmt: skip
-    node = call(aten.slice.Tensor)
-    assert arguments(node) == {"self": node.args[0], "dim": 0, "start": None, "end": None, "step": 1}
 
 
 @pytest.mark.parametrize(
@@ -103,18 +92,6 @@ def test_sizes_are_no_values() -> None:
     graph.call_function(aten.sym_size.int, (x, 0))
     reader = graph.call_function(aten.relu.default, (x,))
     assert value_readers(x) == [reader] and len(x.users) == 2
-
-
-def test_readers_are_found_through_every_node_of_a_weight() -> None:
-    network = network_of(Does(lambda x, layer: layer(x), nn.Linear(3, 3)), 3)
-    graph = network.module.graph
-    (linear,) = graph.find_nodes(op="call_function", target=aten.linear.default)
-    name = str(linear.args[1].target)
-    assert readers_of(network, name) == [linear]
-    with graph.inserting_before(linear):
-        again = graph.get_attr(name)
-    linear.args = (graph.call_function(aten.add.Tensor, (linear.args[0], again)), *linear.args[1:])
-    assert len(readers_of(network, name)) == 2
 
 
 def test_views_copy_where_memory_lies_in_another_order() -> None:

@@ -26,50 +26,18 @@ from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, param, register
-from slimline.network.cost import CONVOLUTIONS
+from slimline.network.calls import argument, readers_of
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.surgery import set_weight, unused_name
+from slimline.numerics.decomposition import channel_matrices, depthwise_and_pointwise
 from slimline.task import Task
 from slimline.training.workspace import Workspace
 
 aten = torch.ops.aten
-DENSE = {
-    aten.conv1d.default: aten.conv1d.default,
-    aten.conv2d.default: aten.conv2d.default,
-    aten.conv3d.default: aten.conv3d.default,
-    aten.conv1d.padding: aten.conv1d.default,
-    aten.conv2d.padding: aten.conv2d.default,
-    aten.conv3d.padding: aten.conv3d.default,
-}
-"""Convolution -> the operator of the pointwise one behind it, which pads nothing."""
-LAYERS = {*DENSE, *CONVOLUTIONS}
+POINTWISE = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
+"""Axes of the kernel -> the operator of the pointwise convolution, which pads nothing."""
 REASONS_TOLD = 3
-
-
-def separate(weight: Tensor, rank: int = 1) -> tuple[Tensor, Tensor]:
-    """The depthwise and the pointwise weight whose composition is closest to ``weight`` by least squares.
-
-    Args:
-        weight: (outputs, inputs, *kernel).
-        rank: depthwise filters per input channel; as many as the kernel has positions make the copy exact.
-
-    Returns:
-        (inputs * rank, 1, *kernel) and (outputs, inputs * rank, 1, ...).
-    """
-    outputs, inputs, *kernel = weight.shape
-    u, s, v = torch.linalg.svd(weight.detach().double().flatten(2).transpose(0, 1), full_matrices=False)
-    rank = min(rank, s.shape[1])
-    root = s[:, :rank].sqrt()  # shared evenly, so that both learn at the same pace
-    depthwise, pointwise = root[:, :, None] * v[:, :rank], root[:, None, :] * u[:, :, :rank]
-    # The decomposition leaves the signs open: the largest entry of every filter is positive.
-    largest = depthwise.abs().argmax(2, keepdim=True)
-    sign = torch.where(depthwise.gather(2, largest) < 0, -1.0, 1.0).to(depthwise.dtype)
-    depthwise, pointwise = depthwise * sign, pointwise * sign.transpose(1, 2)
-    pointwise = pointwise.permute(1, 0, 2).reshape(outputs, inputs * rank, *[1] * len(kernel))
-    return (
-        depthwise.reshape(inputs * rank, 1, *kernel).to(weight.dtype).contiguous(),
-        pointwise.to(weight.dtype).contiguous(),
-    )
 
 
 @register
@@ -87,7 +55,7 @@ class SeparableStudent(Method):
         result = network.copy()
         changed, skipped = [], {}
         for node in list(result.module.graph.nodes):
-            if node.target not in LAYERS:
+            if node.target not in CONVOLUTIONS and node.target not in TRANSPOSED:
                 continue
             reason = self.unsupported(result, node)
             if reason:
@@ -104,17 +72,17 @@ class SeparableStudent(Method):
 
     def unsupported(self, network: Network, node: Node) -> str:
         """Why a convolution is left as it is; nothing when it can be rewritten."""
-        if node.target not in DENSE:
+        if node.target in TRANSPOSED:
             return "is a transposed convolution"
         stored = node.args[1]
-        if not isinstance(stored, Node) or stored.op != "get_attr" or len(stored.users) > 1:
+        if not isinstance(stored, Node) or stored.op != "get_attr" or len(readers_of(network, str(stored.target))) > 1:
             return "has a weight that is shared or computed"
         outputs, inputs, *kernel = get_tensor(network.module, str(stored.target)).shape
         positions = int(torch.Size(kernel).numel())
         if positions == 1:
             return "is pointwise already"
-        if _argument(node, 6, "groups", 1) != 1:
-            return f"belongs to a convolution of {_argument(node, 6, 'groups', 1)} groups"
+        if argument(node, 6, "groups", 1) != 1:
+            return f"belongs to a convolution of {argument(node, 6, 'groups', 1)} groups"
         if inputs < self.fewest:
             return f"reads {inputs} channels, fewer than {self.fewest}"
         rank = min(self.rank, positions, outputs)
@@ -126,17 +94,18 @@ class SeparableStudent(Method):
         """Put the two in the place of a convolution, and return its name; edits the network."""
         name = str(node.args[1].target)  # type: ignore[union-attr]
         weight = get_tensor(network.module, name)
-        depthwise, pointwise = separate(weight, self.rank)
-        graph, target, bias = network.module.graph, node.target, _argument(node, 2, "bias", None)
+        rank = min(self.rank, *channel_matrices(weight).shape[1:])
+        depthwise, pointwise = (w.to(weight.dtype).contiguous() for w in depthwise_and_pointwise(weight, rank))
+        graph, target, bias = network.module.graph, node.target, argument(node, 2, "bias", None)
         stem = name.rpartition(".")[0] if "." in name else name
         with graph.inserting_before(node):
             reads = _stored(network, f"{stem}.depthwise.weight", depthwise)
             ones = [1] * (weight.ndim - 2)
-            space = [_argument(node, i, key, d) for i, key, d in _space(target, ones)]
+            space = [argument(node, i, key, d) for i, key, d in _space(target, ones)]
             groups = int(weight.shape[1])
             first = graph.call_function(target, (node.args[0], reads, None, *space, groups))  # type: ignore[arg-type]
             mixes = _stored(network, f"{stem}.pointwise.weight", pointwise)
-            second = graph.call_function(DENSE[target], (first, mixes, bias))  # type: ignore[index]
+            second = graph.call_function(POINTWISE[CONVOLUTIONS[target]], (first, mixes, bias))  # type: ignore[index]
         node.replace_all_uses_with(second)
         graph.erase_node(node)
         return stem
@@ -146,10 +115,6 @@ def _space(target: Any, ones: list[int]) -> list[tuple[int, str, Any]]:
     """Stride, padding and dilation of a convolution: place, name and default."""
     padding = "valid" if target.__name__.endswith(".padding") else [0] * len(ones)
     return [(3, "stride", ones), (4, "padding", padding), (5, "dilation", ones)]
-
-
-def _argument(node: Node, place: int, name: str, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
 def _stored(network: Network, name: str, value: Tensor) -> Node:

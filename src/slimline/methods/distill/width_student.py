@@ -26,17 +26,15 @@ from torch.fx import Node
 
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.network.axes import AxisGroups, axis_groups, prune
+from slimline.network.calls import argument
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.task import Task
 from slimline.training.workspace import Workspace
 
 aten = torch.ops.aten
-DENSE = {
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-}  # fmt: skip
+DENSE = {aten.linear.default} | CONVOLUTIONS.keys()
 """(x, weight, bias, ...), where an output is a sum over all but the first axis of the weight."""
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 PRODUCTS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
 NORMS = {
     aten.batch_norm.default: (1, 2, 3, 4),
@@ -140,11 +138,9 @@ def _terms(node: Node, shape: tuple[int, ...]) -> int:
     if node.target not in TRANSPOSED:
         return math.prod(shape[1:])
     # The kernel of a transposed convolution (in, out / groups, ...) meets an output at every stride-th position.
-    given: Any = node.args[3] if len(node.args) > 3 else [1]
-    stride = [int(step) for step in given]
+    stride = [int(step) for step in argument(node, 3, "stride", [1])]
     steps = math.prod(stride if len(stride) == len(shape) - 2 else stride * (len(shape) - 2))
-    groups: Any = node.args[6] if len(node.args) > 6 else 1
-    return shape[0] * math.prod(shape[2:]) // (steps * int(groups))
+    return shape[0] * math.prod(shape[2:]) // (steps * int(argument(node, 6, "groups", 1)))
 
 
 def _stored(network: Network, node: Node, place: int, constants: bool = False) -> tuple[str, Tensor] | None:

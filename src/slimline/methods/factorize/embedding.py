@@ -13,20 +13,21 @@ Helps: bytes, where a table holds most of the weights, as in small encoders and 
 linear layer even costs some.
 """
 
-import difflib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.ranks import energy_rank, layers_param, multiple_param
-from slimline.methods.method import Method, Outcome, param, register
+from slimline.methods.method import Method, Outcome, check_names, needs_data, param, register
 from slimline.methods.readers import batches
+from slimline.network.calls import readers_of
 from slimline.network.network import Network, get_tensor
+from slimline.network.shapes import recorded
 from slimline.network.surgery import set_weight, unused_name
-from slimline.task import Samples, Task
+from slimline.task import Task
 from slimline.training.workspace import Workspace
 
 aten = torch.ops.aten
@@ -65,12 +66,7 @@ class FactorizeEmbedding(Method):
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
         calls = {_name(n): n for n in result.module.graph.nodes if n.target is aten.embedding.default}
-        for name in self.layers:
-            if name not in calls:
-                near = ", ".join(difflib.get_close_matches(name, calls, n=3) or list(calls)[:3]) or "none"
-                raise SlimlineError(
-                    f"FactorizeEmbedding(layers=...) names {name!r}, which is no table; near names: {near}."
-                )
+        check_names("FactorizeEmbedding(layers=...)", self.layers, calls, "table")
         counts = self.counted(network, task) if calls else {}
         changed, skipped = [], dict[str, str]()
         for name, node in calls.items():
@@ -114,8 +110,7 @@ class FactorizeEmbedding(Method):
         source = node.args[0]
         if not isinstance(source, Node) or source.op != "get_attr":
             return ["has a table that is computed"]
-        nodes = network.module.graph.find_nodes(op="get_attr", target=source.target)
-        if sum(len(n.users) for n in nodes) > 1:
+        if len(readers_of(network, str(source.target))) > 1:
             return ["has a table that is read elsewhere too"]
         if not get_tensor(network.module, str(source.target)).is_floating_point():
             return ["has a table of whole numbers"]
@@ -125,26 +120,21 @@ class FactorizeEmbedding(Method):
         """How often each row of each table is read, by the name of the call."""
         if task is None or not self.samples or task.wants_synthetic:
             return {}
-        read = task.read(network.input_names)
-        samples: Samples = read.train if read.train is not None else read.validate
-        counter = _Counter(network)
-        with torch.no_grad():
-            for inputs in batches(network, samples.take(slice(0, self.samples))):
-                counter.run(*inputs)
-        return counter.found
+        samples = needs_data("Counting words", task, network).take(slice(0, self.samples))
+        network = network.copy().set_training_(False)
+        nodes = network.module.graph.find_nodes(op="call_function", target=aten.embedding.default)
+        tables = [n for n in nodes if n.args[0].op == "get_attr"]
+        sizes = {n.name: len(get_tensor(network.module, str(n.args[0].target))) for n in tables}
+        found = {name: torch.zeros(size, dtype=torch.double) for name, size in sizes.items()}
 
+        def count(node: Node, value: Tensor) -> None:
+            for table in tables:
+                if table.args[1] is node:
+                    found[table.name] += torch.bincount(value.flatten(), minlength=sizes[table.name])
 
-class _Counter(Interpreter):
-    def __init__(self, network: Network) -> None:
-        super().__init__(network.copy().set_training_(False).module)
-        self.found: dict[str, Tensor] = {}
-
-    def run_node(self, n: Node) -> object:
-        if n.target is aten.embedding.default:
-            (table, numbers, *_), _ = self.fetch_args_kwargs_from_env(n)
-            counts = torch.bincount(numbers.flatten(), minlength=len(table)).double()
-            self.found[n.name] = self.found.get(n.name, torch.zeros_like(counts)) + counts
-        return super().run_node(n)
+        for inputs in batches(network, samples):
+            recorded(network, inputs, count)
+        return found
 
 
 def _name(node: Node) -> str:

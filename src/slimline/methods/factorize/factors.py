@@ -1,11 +1,9 @@
 """The layers that can be factorised, what their factors cost, and how a chain of factors takes a layer's place."""
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +11,18 @@ from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.ranks import RankRule, Ranks
-from slimline.methods.method import Method, Outcome
+from slimline.methods.method import Method, Outcome, check_names
+from slimline.network.calls import argument, readers_of
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.shapes import node_shapes
 from slimline.network.surgery import set_bias_, set_weight, unused_name
 
 aten = torch.ops.aten
 PLAIN = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
 SAME = {1: aten.conv1d.padding, 2: aten.conv2d.padding, 3: aten.conv3d.padding}
-AXES = {
-    aten.linear.default: 0,
-    **{operator: axes for table in (PLAIN, SAME) for axes, operator in table.items()},
-}
+AXES = {aten.linear.default: 0} | CONVOLUTIONS
 """Operator -> axes of its kernel."""
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 Decomposed = tuple[Sequence[Tensor], Tensor | None]
 """The weights of the factors, and what is added to the layer's bias, if anything is."""
 
@@ -178,10 +174,7 @@ def layers(network: Network, names: Sequence[str], who: str) -> tuple[list[Layer
         SlimlineError: a name is no layer's.
     """
     calls = _titled([n for n in network.module.graph.nodes if n.target in AXES or n.target in TRANSPOSED])
-    for name in names:
-        if name not in calls:
-            near = ", ".join(difflib.get_close_matches(name, calls, n=3) or list(calls)[:3]) or "none, it has no layers"
-            raise SlimlineError(f"{who}(layers=...) names {name!r}, which is no layer; near names: {near}.")
+    check_names(f"{who}(layers=...)", names, calls, "layer")
     found, skipped, shapes = [], {}, node_shapes(network)
     for name, node in calls.items():
         if names and name not in names:
@@ -206,10 +199,7 @@ def _not_own(network: Network, node: Node) -> list[str]:
     if not isinstance(weight, Node) or weight.op != "get_attr":
         quantised = isinstance(weight, Node) and "dequantize" in str(weight.target)
         return ["has a quantised weight" if quantised else "has a weight that is computed"]
-    readers = [
-        u for n in network.module.graph.nodes if n.op == "get_attr" and n.target == weight.target for u in n.users
-    ]
-    if len(readers) > 1:
+    if len(readers_of(network, str(weight.target))) > 1:
         return ["has a weight that is shared"]
     stored = get_tensor(network.module, str(weight.target))
     if not stored.is_floating_point():
@@ -304,8 +294,3 @@ def _call(network: Network, layer: Layer, part: Part, x: Node, weight: Node) -> 
     padding = argument(layer.node, 4, "padding", 0)
     amounts = [0] * layer.axes if isinstance(padding, str) else on_axes(layer.spatial(4, "padding", 0), 0)
     return graph.call_function(PLAIN[layer.axes], (x, weight, None, stride, amounts, dilation, part.groups))
-
-
-def argument(node: Node, place: int, name: str, default: Any) -> Any:
-    """An argument of a call, wherever it is given."""
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)

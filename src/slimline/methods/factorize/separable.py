@@ -16,8 +16,6 @@ slow per multiply-add; T = 1 loses much without training after it.
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from slimline.methods.factorize.factors import Decomposed, Layer, Part, Scheme, extended, factorize
 from slimline.methods.factorize.ranks import (
     Ranks,
@@ -27,24 +25,11 @@ from slimline.methods.factorize.ranks import (
     layers_param,
     rank_param,
 )
-from slimline.methods.factorize.svd import split
 from slimline.methods.method import Method, Outcome, register
 from slimline.network.network import Network
+from slimline.numerics.decomposition import channel_matrices, depthwise_and_pointwise
 from slimline.task import Task
 from slimline.training.workspace import Workspace
-
-
-def channel_matrices(weight: Tensor) -> Tensor:
-    """W_i of every input channel, (inputs, outputs, positions)."""
-    return weight.flatten(2).transpose(0, 1)
-
-
-def depthwise_and_pointwise(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The weights (inputs * rank, 1, *kernel) and (outputs, inputs * rank, 1, ...) whose composition is closest."""
-    outputs, inputs, *kernel = weight.shape
-    depthwise, pointwise = split(channel_matrices(weight), rank)
-    pointwise = pointwise.permute(1, 0, 2).reshape(outputs, inputs * rank, *[1] * len(kernel))
-    return depthwise.reshape(inputs * rank, 1, *kernel), pointwise
 
 
 @register

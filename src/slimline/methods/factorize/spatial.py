@@ -27,9 +27,9 @@ from slimline.methods.factorize.ranks import (
     multiple_param,
     rank_param,
 )
-from slimline.methods.factorize.svd import split
 from slimline.methods.method import Method, Outcome, register
 from slimline.network.network import Network
+from slimline.numerics.decomposition import split
 from slimline.task import Task
 from slimline.training.workspace import Workspace
 

@@ -13,9 +13,6 @@ does).
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from slimline.methods.factorize.factors import Decomposed, Layer, Part, Scheme, dense, factorize
 from slimline.methods.factorize.ranks import (
     Ranks,
@@ -28,22 +25,9 @@ from slimline.methods.factorize.ranks import (
 )
 from slimline.methods.method import Method, Outcome, register
 from slimline.network.network import Network
+from slimline.numerics.decomposition import split
 from slimline.task import Task
 from slimline.training.workspace import Workspace
-
-
-def split(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """sqrt(S) V^T, (rank, inputs), and U sqrt(S), (outputs, rank): their product is closest to the matrix.
-
-    Args:
-        matrix: (outputs, inputs), or several of them, (n, outputs, inputs).
-    """
-    u, s, v = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
-    root = s[..., :rank].sqrt()
-    first, last = root[..., :, None] * v[..., :rank, :], u[..., :, :rank] * root[..., None, :]
-    # the decomposition leaves the signs open: the largest entry of every row of the first factor is positive
-    sign = torch.where(first.gather(-1, first.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0).to(first.dtype)
-    return first * sign, last * sign.transpose(-1, -2)
 
 
 @register

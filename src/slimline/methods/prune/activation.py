@@ -24,8 +24,8 @@ from slimline.methods.method import needs_data
 from slimline.methods.prune.filters import writers
 from slimline.methods.prune.places import Place, means, places
 from slimline.network.axes import Group
+from slimline.network.calls import argument
 from slimline.network.network import Network
-from slimline.network.propagation import argument
 from slimline.network.taps import ACTIVATIONS
 from slimline.task import Task
 

@@ -15,11 +15,12 @@ Helps: after `TrainSelectively`, which pushes the gammas of channels that are no
 Does not: tell much of a network that was trained without such a push; its gammas are all of one size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.fx import Node
 
 from slimline.methods.method import needs_data
@@ -65,8 +66,8 @@ def scaled_by(network: Network, group: Group) -> tuple[list[str], list[Node]]:
 
 def _deviations(network: Network, at: Sequence[Place], samples: Samples) -> NDArray[np.float64]:
     """The sum over some values of the standard deviation of each channel."""
-    first = means(network, {place.node: (place, lambda x: x) for place in at}, samples)
-    second = means(network, {place.node: (place, torch.square) for place in at}, samples)
-    each = [np.sqrt(np.maximum(second[place.node] - first[place.node] ** 2, 0)) for place in at]
+    moments: dict[int, Callable[[Tensor], Tensor]] = {1: lambda x: x, 2: torch.square}
+    found = means(network, {(p.node, n): (p, moment) for p in at for n, moment in moments.items()}, samples)
+    each = [np.sqrt(np.maximum(found[p.node, 2] - found[p.node, 1] ** 2, 0)) for p in at]
     total: NDArray[np.float64] = np.nansum(each, 0)  # a value that does not hold a channel adds nothing to it
     return total

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.readers import batches
 from slimline.network.network import Network
 from slimline.network.residual import Block, residual_blocks, take_out_
+from slimline.network.shapes import recorded
 from slimline.task import Samples, Task
 from slimline.training.workspace import Workspace
 
@@ -66,25 +66,12 @@ class PruneBlocks(Method):
 
 def influences(network: Network, blocks: list[Block], samples: Samples) -> dict[str, float]:
     """Mean BI of every block, by the name of its sum."""
-    watcher = _Watcher(network.copy().set_training_(False), {b.sum.name: b.kept.name for b in blocks})
-    with torch.no_grad():
-        for inputs in batches(network, samples):
-            watcher.run(*inputs)
-    return {name: total / len(samples) for name, total in watcher.totals.items()}
-
-
-class _Watcher(Interpreter):
-    """Adds up the influence of blocks, by the name of their sum."""
-
-    def __init__(self, network: Network, shortcuts: dict[str, str]) -> None:
-        super().__init__(network.module)
-        self.shortcuts = shortcuts
-        self.nodes = {n.name: n for n in network.module.graph.nodes}
-        self.totals = dict.fromkeys(shortcuts, 0.0)
-
-    def run_node(self, n: Node) -> object:
-        shortcut = self.env[self.nodes[self.shortcuts[n.name]]] if n.name in self.shortcuts else None
-        value = super().run_node(n)
-        if shortcut is not None:
-            self.totals[n.name] += float(block_influence(shortcut, value).sum())
-        return value
+    network = network.copy().set_training_(False)
+    pairs = {block.sum.name: block.kept.name for block in blocks}
+    wanted = {*pairs, *pairs.values()}
+    totals = dict.fromkeys(pairs, 0.0)
+    for inputs in batches(network, samples):
+        values = recorded(network, inputs, lambda node, value: value if node.name in wanted else None)
+        for name, shortcut in pairs.items():
+            totals[name] += float(block_influence(values[shortcut], values[name]).sum())
+    return {name: total / len(samples) for name, total in totals.items()}

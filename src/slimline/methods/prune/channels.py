@@ -10,7 +10,6 @@ concatenation, flattening and depthwise convolutions are covered by one mechanis
 Helps: latency and size in every runtime, almost one to one.  Does not: without recovery the score falls quickly.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -109,18 +108,10 @@ class PruneChannels(Method):
         Raises:
             SlimlineError: a name that matches no group, or a width outside [1, width of the group].
         """
-        known = {g.name: g.width for g in found.groups}
         for name, width in self.widths.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise SlimlineError(
-                    f"No group is called {name!r}{f'; did you mean {near[0]!r}' if near else ''}; groups: "
-                    f"{', '.join(known)}."
-                )
-            if not isinstance(width, Integral) or not 1 <= width <= known[name]:
-                raise SlimlineError(
-                    f"Group {name} has {known[name]} channels, {width} cannot be kept: choose 1 to {known[name]}."
-                )
+            most = found[name].width
+            if not isinstance(width, Integral) or not 1 <= width <= most:
+                raise SlimlineError(f"Group {name} has {most} channels, {width} cannot be kept: choose 1 to {most}.")
 
     def cost(self, network: Network, found: AxisGroups) -> Cost:
         """What `keep` is a share of, for any widths."""
@@ -139,15 +130,11 @@ class PruneChannels(Method):
         free = [g for g in found.groups if g.name not in given]
         if self.allocation == "uniform" and self.of == "channels":
             return {**uniform_widths(free, self.keep, self.multiple), **given}
-        if self.allocation == "uniform":
-            return within(
-                self.keep * cost({}),
-                cost,
-                lambda strength: {**uniform_widths(free, max(LEAST_SHARE, 1 - strength), self.multiple), **given},
-            )
-        gains = gains_of(free, ranks, cost)
-        return within(
-            self.keep * cost({}),
-            cost,
-            lambda strength: {**global_widths(free, gains, strength, self.multiple), **given},
-        )
+        gains = gains_of(free, ranks, cost) if self.allocation == "global" else {}
+
+        def at(strength: float) -> Widths:
+            if self.allocation == "global":
+                return {**global_widths(free, gains, strength, self.multiple), **given}
+            return {**uniform_widths(free, max(LEAST_SHARE, 1 - strength), self.multiple), **given}
+
+        return within(self.keep * cost({}), cost, at)

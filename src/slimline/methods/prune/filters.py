@@ -1,5 +1,7 @@
 """The filters of a channel: what the layers that put it out hold for it."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,13 +9,12 @@ from torch.fx import Node
 
 from slimline.network.axes import Group
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 
 aten = torch.ops.aten
-PUT_OUT = {
-    aten.linear.default: 0, aten.conv1d.default: 0, aten.conv2d.default: 0, aten.conv3d.default: 0,
-    aten.conv1d.padding: 0, aten.conv2d.padding: 0, aten.conv3d.padding: 0, aten.embedding.default: 1,
-    aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 1, aten.conv_transpose3d.input: 1,
-    aten.matmul.default: -1, aten.mm.default: -1,
+PUT_OUT: dict[Any, int] = {
+    aten.linear.default: 0, **dict.fromkeys(CONVOLUTIONS, 0), **dict.fromkeys(TRANSPOSED, 1),
+    aten.embedding.default: 1, aten.matmul.default: -1, aten.mm.default: -1,
 }  # fmt: skip
 """The axis of the weight along which an operator puts out channels; the others are summed over."""
 FIRST = {aten.embedding.default}

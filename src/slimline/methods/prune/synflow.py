@@ -32,6 +32,7 @@ from slimline.errors import SlimlineError
 from slimline.methods.prune.filters import filters
 from slimline.network.axes import Group
 from slimline.network.network import Network
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.taps import ACTIVATIONS, FUSED_ATTENTION, PRODUCTS, SOFTMAX
 from slimline.network.trace import put_tensor
 from slimline.task import Task
@@ -175,11 +176,7 @@ def _quotient(x: Tensor, y: Tensor | float, *_: Any, **__: Any) -> Tensor:
     return x / abs(y)
 
 
-LAYERS = (
-    aten.linear.default, aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding,
-    aten.conv2d.padding, aten.conv3d.padding, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)  # fmt: skip
+LAYERS = (aten.linear.default, *CONVOLUTIONS, *TRANSPOSED)
 PASSED_ON = (
     *ACTIVATIONS, *SOFTMAX, aten.sigmoid.default, aten.hardsigmoid.default, aten.log_softmax.int,
     aten._log_softmax.default, aten.dropout.default, aten.neg.default,

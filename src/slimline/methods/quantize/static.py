@@ -13,7 +13,6 @@ Helps: three to four times smaller, two to four times faster where the runtime f
 Does not: help layers whose runtime has no integer kernel; some networks with wide activation ranges lose much.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,8 +22,7 @@ import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the operat
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, needs_data, param, register
+from slimline.methods.method import Method, Outcome, check_names, needs_data, param, register
 from slimline.methods.remembered import Remembered
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
@@ -103,7 +101,8 @@ class QuantizeStatic(Method):
         samples = needs_data("Static quantisation", task, network).take(slice(0, self.samples))
         result = network.copy().set_training_(False)
         chosen = [n for n in result.module.graph.nodes if op_name(n) in self.ops]
-        self._check_names(result)
+        known = sorted({layer_name(n) for n in result.module.graph.nodes} - {""})
+        check_names("QuantizeStatic(skip=...)", self.skip, known, "layer")
         computed = computed_from_inputs(result)
         reasons = {n: unsupported(n, computed, self.skip) for n in chosen}
         chosen = [n for n in chosen if not reasons[n]]
@@ -129,13 +128,6 @@ class QuantizeStatic(Method):
                 reader.replace_input_with(value, pair)
         skipped = {n.name: "; ".join(r) for n, r in reasons.items() if r}
         return Outcome(result.tidy_(), [n.name for n in chosen], skipped)
-
-    def _check_names(self, network: Network) -> None:
-        known = sorted({layer_name(n) for n in network.module.graph.nodes} - {""})
-        for name in self.skip:
-            if name not in known:
-                near = ", ".join(difflib.get_close_matches(name, known, n=3) or known[:3])
-                raise SlimlineError(f"QuantizeStatic(skip=...) names {name!r}, which is no layer; near names: {near}.")
 
 
 def layer_name(node: Node) -> str:

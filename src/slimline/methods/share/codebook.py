@@ -13,7 +13,6 @@ Helps: the size of files, by nearly 8 with 16 clusters.  Does not: make anything
 up once, when they load the file; what a layer needs in memory is what it was.
 """
 
-import difflib
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, param, register
+from slimline.methods.method import Method, Outcome, check_names, param, register
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
 from slimline.training.workspace import Workspace
@@ -30,14 +30,9 @@ from slimline.training.workspace import Workspace
 aten = torch.ops.aten
 PACKED = {2: 8, 4: 4, 16: 2, 256: 1}
 """Clusters, at most -> numbers of clusters in one byte."""
-READERS = frozenset(
-    f"aten.{name}"
-    for name in (
-        "linear.default", "conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding",
-        "conv3d.padding", "conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input",
-        "embedding.default", "matmul.default", "mm.default",
-    )
-)  # fmt: skip
+READERS = {
+    aten.linear.default, *CONVOLUTIONS, *TRANSPOSED, aten.embedding.default, aten.matmul.default, aten.mm.default,
+}  # fmt: skip
 
 
 def kmeans(values: Tensor, clusters: int, iterations: int) -> Tensor:
@@ -112,7 +107,7 @@ class ShareWeights(Method):
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
         reads = weights_read(result)
-        self._check_names(reads)
+        check_names("ShareWeights(layers=...)", self.layers, reads, "layer")
         changed, skipped = [], {}
         for name, nodes in reads.items():
             if self.layers and name not in self.layers:
@@ -126,12 +121,6 @@ class ShareWeights(Method):
                 changed.append(name)
         return Outcome(result.tidy_(), changed, skipped)
 
-    def _check_names(self, reads: dict[str, list[Node]]) -> None:
-        for name in self.layers:
-            if name not in reads:
-                near = ", ".join(difflib.get_close_matches(name, reads, n=3) or list(reads)[:3]) or "none"
-                raise SlimlineError(f"ShareWeights(layers=...) names {name!r}, which is no layer; near names: {near}.")
-
     def unsupported(self, name: str, weight: Tensor, nodes: list[Node]) -> list[str]:
         """Why a layer stays as it is; [] means that its weights can be shared.
 
@@ -144,7 +133,7 @@ class ShareWeights(Method):
                 f"ShareWeights(clusters={self.clusters}) is too many: one codebook of {name} stands for {together} "
                 f"weights; choose 2 to {max(2, together - 1)}, or more rows."
             )
-        others = sorted({str(u.target) for n in nodes for u in n.users} - READERS)
+        others = sorted(str(target) for target in {u.target for n in nodes for u in n.users} - READERS)
         if others:
             return [f"is read by {', '.join(others)}"]
         if weight.numel() < self.smallest:

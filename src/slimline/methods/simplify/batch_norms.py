@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.methods.simplify.calls import arguments, let_views_copy_
+from slimline.methods.simplify.calls import let_views_copy_
 from slimline.methods.simplify.channel_affine import Affine, Plan
 from slimline.methods.simplify.free_shapes import FreeShapes
+from slimline.network.calls import arguments
 from slimline.network.network import Network, get_tensor
 
 

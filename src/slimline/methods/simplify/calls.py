@@ -1,11 +1,11 @@
-"""Operator calls of a graph: what they are given, whether they may be shared or left out, and who reads them."""
+"""Operator calls of a graph: whether they may be shared, left out or put in another's place."""
 
 import operator
-from typing import Any
 
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import arguments
 from slimline.network.network import Network
 
 aten = torch.ops.aten
@@ -17,13 +17,6 @@ SHARES = ("p", "dropout", "dropout_p")
 MODES = ("train", "training")
 MAKES_NOTHING = ("empty", "new_empty", "resize")
 """Operators whose result holds whatever was in memory have names that start so."""
-
-
-def arguments(node: Node) -> dict[str, Any]:
-    """Every argument of a call by its name in the operator's schema, those left out with their defaults."""
-    schema = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else []
-    given = {a.name: a.default_value for a in schema if a.has_default_value()}
-    return given | dict(zip((a.name for a in schema), node.args, strict=False)) | node.kwargs
 
 
 def draws(node: Node, in_training: bool = False) -> bool:
@@ -63,12 +56,6 @@ def is_quantised(node: Node) -> bool:
 def value_readers(node: Node) -> list[Node]:
     """Who reads the numbers in a tensor, not only its sizes."""
     return [user for user in node.users if user.target is not aten.sym_size.int]
-
-
-def readers_of(network: Network, name: str) -> list[Node]:
-    """Every call that reads a stored tensor, through whichever node."""
-    nodes = network.module.graph.find_nodes(op="get_attr", target=name)
-    return [user for node in nodes for user in node.users]
 
 
 def axes_order(node: Node, rank: int) -> list[int] | None:

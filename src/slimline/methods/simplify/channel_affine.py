@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.methods.simplify.calls import arguments, value_readers
+from slimline.methods.simplify.calls import value_readers
 from slimline.methods.simplify.free_shapes import FreeShapes
 from slimline.methods.simplify.layers import LAYERS, Layer, read_layer, scaled_inputs, scaled_outputs, write_layer_
+from slimline.network.calls import arguments
 from slimline.network.network import Network, get_tensor
 
 aten = torch.ops.aten

@@ -7,17 +7,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.methods.simplify.calls import arguments, readers_of
+from slimline.network.calls import arguments, readers_of
 from slimline.network.network import Network, get_tensor
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.surgery import set_bias_, set_weight
 
 aten = torch.ops.aten
-CONVOLUTIONS = {
-    aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3,
-    aten.conv1d.padding: 1, aten.conv2d.padding: 2, aten.conv3d.padding: 3,
-}  # fmt: skip
-"""Operator -> how many axes its kernel has."""
-TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
 LAYERS = {aten.linear.default} | CONVOLUTIONS.keys() | TRANSPOSED.keys()
 
 

@@ -23,8 +23,9 @@ from slimline.methods.method import Method, Outcome, register
 from slimline.methods.simplify.calls import let_views_copy_
 from slimline.methods.simplify.channel_affine import affine_of, data_of
 from slimline.methods.simplify.free_shapes import BATCHES, SMALL, FreeShapes, free_shapes
-from slimline.methods.simplify.layers import CONVOLUTIONS, Layer, grouped, read_layer, ungrouped, write_bias_
+from slimline.methods.simplify.layers import Layer, grouped, read_layer, ungrouped, write_bias_
 from slimline.network.network import Network
+from slimline.network.operators import CONVOLUTIONS
 from slimline.network.surgery import set_weight
 from slimline.task import Task
 from slimline.training.workspace import Workspace

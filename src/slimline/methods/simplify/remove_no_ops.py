@@ -19,10 +19,11 @@ import torch
 from torch.fx import Node
 
 from slimline.methods.method import Method, Outcome, param, register
-from slimline.methods.simplify.calls import arguments, axes_order, draws, let_views_copy_, why_not_replace
+from slimline.methods.simplify.calls import axes_order, draws, let_views_copy_, why_not_replace
 from slimline.methods.simplify.channel_affine import ARITHMETIC, affine_of, data_of
 from slimline.methods.simplify.free_shapes import FreeShapes, free_shapes
 from slimline.methods.simplify.value_range import clamp_limits, value_range
+from slimline.network.calls import arguments
 from slimline.network.network import Network, get_tensor
 from slimline.task import Task
 from slimline.training.workspace import Workspace

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from slimline.methods.simplify.calls import arguments
 from slimline.methods.simplify.channel_affine import MOVES
+from slimline.network.calls import arguments
 
 aten = torch.ops.aten
 Range = tuple[float, float]

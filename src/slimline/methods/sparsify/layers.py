@@ -4,7 +4,6 @@ The inputs of a convolution are its channels, under one place of the kernel afte
 inputs lies along the channels, which is where a processor reads several numbers at once.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,20 +11,17 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.errors import SlimlineError
+from slimline.methods.method import check_names
 from slimline.methods.readers import readers
 from slimline.methods.sparsify.patterns import Pattern
+from slimline.network.calls import argument, called
 from slimline.network.network import Network, get_tensor
-from slimline.network.propagation import argument, called
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
+from slimline.training import keep_zeros
 
 aten = torch.ops.aten
-PLAIN = {
-    aten.linear.default, aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding,
-    aten.conv2d.padding, aten.conv3d.padding,
-}  # fmt: skip
-"""Their weight is (outputs, inputs, *kernel)."""
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
-"""Their weight is (inputs, outputs, *kernel), as is that of a product with a stored matrix on its right."""
+PLAIN = {aten.linear.default} | CONVOLUTIONS.keys()
+"""Their weight is (outputs, inputs, *kernel); that of a product with a stored matrix on its right is turned."""
 PRODUCTS = {aten.matmul.default, aten.mm.default}
 GROUPS = 6
 """Place of the number of groups among the arguments of a transposed convolution."""
@@ -65,16 +61,14 @@ class Layer:
         return self.matrix(get_tensor(network.module, self.weight).detach())
 
 
-@torch.no_grad()
 def zero_(network: Network, masks: Mapping[Layer, Tensor]) -> list[str]:
     """Make weights zero; edits the network and names the layers that have such weights.
 
     Args:
         masks: (outputs, places of the kernel * inputs), true for the weights that become zero.
     """
-    for layer, mask in masks.items():
-        weight = get_tensor(network.module, layer.weight)
-        weight.masked_fill_(layer.unmatrix(mask, weight), 0.0)  # a product with zero could leave -0, which packs worse
+    weights = network.weights()
+    keep_zeros.zero_(network, {x.weight: x.unmatrix(mask, weights[x.weight]) for x, mask in masks.items()})
     return [layer.name for layer, mask in masks.items() if bool(mask.any())]
 
 
@@ -101,7 +95,7 @@ def layers(network: Network, pattern: Pattern, skip: Sequence[str] = ()) -> tupl
             reasons[layer.name] = "; ".join(why)
         else:
             found.append(layer)
-    _check_names(skip, [layer.name for layer in found] + list(reasons))
+    check_names("skip", skip, [*(layer.name for layer in found), *reasons], "layer")
     return found, reasons
 
 
@@ -143,11 +137,4 @@ def unsupported(axes: int, calls: Sequence[tuple[Node, Node]]) -> list[str]:
 
 def _reads_weights(call: Node, axes: int) -> bool:
     """Whether what a call reads in its second place is a weight; only as a matrix does a product read one."""
-    return call.target in PLAIN | TRANSPOSED or (call.target in PRODUCTS and axes == 2)
-
-
-def _check_names(skip: Sequence[str], known: list[str]) -> None:
-    for name in skip:
-        if name not in known:
-            near = ", ".join(difflib.get_close_matches(name, known, n=3) or known[:3])
-            raise SlimlineError(f"skip names {name!r}, which is no layer; near names: {near}.")
+    return call.target in PLAIN | TRANSPOSED.keys() or (call.target in PRODUCTS and axes == 2)

@@ -3,8 +3,9 @@
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Axes, Ids
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule
 
 aten = torch.ops.aten

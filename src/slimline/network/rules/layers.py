@@ -4,20 +4,19 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called, set_argument_
 from slimline.network.ids import Axes, Ids
-from slimline.network.propagation import Propagation, argument, called, set_argument_
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule
 
 aten = torch.ops.aten
-GROUPS, TRANSPOSED_GROUPS = 6, 6
+GROUPS = 6
 """Where the number of groups stands among the arguments."""
 INPUT = "reads the network's input"
 
 
-@rule(
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-)  # fmt: skip
+@rule(*CONVOLUTIONS)
 def convolution(walk: Propagation, node: Node) -> Axes:
     """Plain: input channels are the weight's axis 1. In groups: those of a group, and every group has as many."""
     x, w = walk.of(node.args[0]), walk.of(node.args[1])
@@ -70,7 +69,7 @@ def _weight_is_computed(walk: Propagation, node: Node) -> bool:
     return True
 
 
-@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+@rule(*TRANSPOSED)
 def transposed_convolution(walk: Propagation, node: Node) -> Axes:
     """The weight is (in, out / groups, ...)."""
     x, w = walk.of(node.args[0]), walk.of(node.args[1])
@@ -79,7 +78,7 @@ def transposed_convolution(walk: Propagation, node: Node) -> Axes:
     space: Axes = [None] * (len(w) - 2)
     if _weight_is_computed(walk, node) or w[0] is None or w[1] is None:
         return [None, None, *space]
-    groups = int(argument(node, TRANSPOSED_GROUPS, "groups", 1))
+    groups = int(argument(node, GROUPS, "groups", 1))
     inputs = walk.tie(x[1], w[0], INPUT)
     if groups == 1 or inputs is None:
         _tie_bias(walk, node, w[1])
@@ -87,9 +86,7 @@ def transposed_convolution(walk: Propagation, node: Node) -> Axes:
     reason = f"belongs to a transposed convolution of {groups} groups, which have to stay alike in {called(node)}"
     rows, _ = walk.grid(inputs, (groups, len(inputs) // groups), reason)
     if rows is not None:
-        walk.rewrites[node.name] = lambda n, alive: set_argument_(
-            n, TRANSPOSED_GROUPS, "groups", int(alive(rows).sum())
-        )
+        walk.rewrites[node.name] = lambda n, alive: set_argument_(n, GROUPS, "groups", int(alive(rows).sum()))
     outside = [0] * groups if rows is None else rows.tolist()
     outputs = np.array([walk.every([row, column]) for row in outside for column in w[1].tolist()], np.int64)
     _tie_bias(walk, node, outputs)

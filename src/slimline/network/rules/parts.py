@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Alive, Axes, Ids
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.elementwise import same_axis
 from slimline.network.rules.rule import rule
 

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Axes
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule
 
 aten = torch.ops.aten

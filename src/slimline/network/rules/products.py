@@ -5,8 +5,9 @@ import math
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Axes, Ids
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.elementwise import same_axis
 from slimline.network.rules.rule import rule
 

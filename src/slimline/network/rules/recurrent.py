@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Axes, Ids
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule, unknown
 
 aten = torch.ops.aten

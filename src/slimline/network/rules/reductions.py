@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called
 from slimline.network.ids import Axes
-from slimline.network.propagation import Propagation, argument, called
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule
 
 aten = torch.ops.aten

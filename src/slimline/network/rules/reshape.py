@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import argument, called, set_argument_
 from slimline.network.ids import ALWAYS, Alive, Axes, Ids
-from slimline.network.propagation import Propagation, argument, called, set_argument_
+from slimline.network.propagation import Propagation
 from slimline.network.rules.rule import rule
 
 aten = torch.ops.aten

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch.fx import Node
 
+from slimline.network.calls import called
 from slimline.network.ids import Axes
-from slimline.network.propagation import Propagation, called
+from slimline.network.propagation import Propagation
 
 Rule = Callable[[Propagation, Node], Axes]
 RULES: dict[Any, Rule] = {}
