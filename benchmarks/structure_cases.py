@@ -6,7 +6,7 @@ here, once, to tell whether a movie review is positive (vaderSentiment's), and k
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +17,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import slimline as sl
 from record import ROOT
+from slimline.methods.method import Method
 from slimline.network import container
 
 REVIEWS = ROOT.parent / "shared" / "data" / "vader-movie" / "movieReviewSnippets_GroundTruth.txt"
 TOKENS, TEST_EVERY = 48, 5
 """Words of a review that are read, and every so manieth review is for testing."""
 EPOCHS, BATCH, RATE = 3, 32, 3e-5
+OURS = "slimline"
+RANKING = 512
+"""Samples by which channels are ranked and layers refitted."""
+RANKED: dict[str, Any] = {"importance": "obs", "multiple": 8}
+IMAGES = sl.Distill(learning_rate=0.05, temperature=4.0, views=0, judgements=0, precision="bf16")
+SMALL_IMAGES = replace(IMAGES, learning_rate=0.02, map_weight=100.0)
+WORDS = replace(IMAGES, learning_rate=1e-4, optimizer="adamw", batch=32, views=1)
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,10 +45,15 @@ class Case:
     build: Callable[[], nn.Module]
     data: Callable[[], tuple[Arrays, Arrays]]
     """Training and test samples, with labels."""
+    recovery: sl.Distill
+    """What follows on every side; its epochs are set from `steps`."""
     steps: int
-    batch: int
-    rate: float
-    optimizer: str
+    pruning: list[Method]
+    """How we reach the multiply-adds that the others are given too."""
+    halving: list[Method]
+    """How we lose half of the parameters: what is left is smaller."""
+    zeroing: list[Method]
+    """How we lose half of the parameters otherwise: as many are zeros."""
     augment: str = ""
     heads: Callable[[nn.Module], dict[nn.Module, int]] = lambda module: {}
     """For torch-pruning: the projections that are split into heads."""
@@ -48,17 +62,39 @@ class Case:
     last: Callable[[nn.Module], list[nn.Module]] = lambda module: []
     """For torch-pruning: layers whose outputs stay."""
 
+    def ours(self) -> dict[str, list[Method]]:
+        """Our sides by name."""
+        return {OURS: self.pruning, "half of the parameters": self.halving, "half are zeros": self.zeroing}
+
 
 def cases(minilm: Path | None) -> list[Case]:
     """Those whose data are there; MiniLM where its folder is given."""
     found = [
-        Case("fashion", fashion, fashion_data, 400, 128, 0.05, "sgd", "image", last=lambda m: [m.head]),
-        Case("cifar", cifar, cifar_data, 800, 128, 0.02, "sgd", "image", last=lambda m: [m.linear]),
-    ]
+        Case(
+            "fashion", fashion, fashion_data, IMAGES, 300,
+            pruning=[sl.PruneChannels(keep=0.5, of="macs", **RANKED, reconstruct=RANKING)],
+            halving=[sl.PruneChannels(keep=0.5, of="parameters", **RANKED, reconstruct=RANKING)],
+            zeroing=[sl.SparseGPT(sparsity=0.5)],
+            augment="image", last=lambda m: [m.head],
+        ),
+        Case(
+            "cifar", cifar, cifar_data, SMALL_IMAGES, 400,
+            pruning=[sl.PruneChannels(keep=0.51, of="macs", streams="keep", **RANKED)],
+            halving=[sl.PruneChannels(keep=0.5, of="parameters", streams="keep", **RANKED)],
+            zeroing=[sl.SparseGPT(sparsity=0.51)],
+            augment="image,rotate,scale,erase", last=lambda m: [m.linear],
+        ),
+    ]  # fmt: skip
     if minilm is not None:
         found.append(
             Case(
-                "minilm", lambda: reviewer(minilm), lambda: reviews(minilm), 300, 32, 1e-4, "adamw",
+                "minilm", lambda: reviewer(minilm), lambda: reviews(minilm), WORDS, 300,
+                pruning=[sl.PruneChannels(keep=0.5, of="macs", streams="keep", **RANKED, reconstruct=RANKING)],
+                halving=[
+                    sl.FactorizeEmbedding(rank=64),
+                    sl.PruneChannels(keep=0.87, of="parameters", streams="keep", **RANKED, reconstruct=RANKING),
+                ],
+                zeroing=[sl.FactorizeEmbedding(rank=64), sl.SparseGPT(sparsity=0.2)],
                 heads=projections, after=set_heads_, last=lambda m: [m.head],
             )
         )  # fmt: skip

@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,22 +29,19 @@ from record import write
 from slimline.measure.latency import Race, RacePlan, race
 from slimline.measure.machine import usable_cores
 from slimline.measure.statistics import paired_drop
+from slimline.methods.recipe import Recipe
 from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.runtimes.registry import get_runtime
 from slimline.runtimes.runtime import Artifact
-from structure_cases import Arrays, Case, cases
+from structure_cases import OURS, RANKING, Arrays, Case, cases
 
 SEEDS = (0, 1, 2)
-KEEP = 0.5
-"""Share of the MACs that is left on both sides, and of the parameters in the second part."""
-RANKING_SAMPLES = 512
 CLOSE = 0.005
 """How far torch-pruning's MACs may lie from ours, as a share of ours."""
 PLAN = RacePlan(launches=(5, 5), rounds=10, target_width=0.0)
 RUNTIME = "onnxruntime"
-TEMPERATURE = 2.0
 
 
 @dataclass
@@ -84,16 +81,16 @@ def compare(case: Case, folder: Path) -> list[dict[str, Any]]:
     for seed in SEEDS:
         task = sl.Task(validate=test, train=shuffled(train, seed), score="accuracy", augment=case.augment)
         task = task.with_original(original)
-        ours = recovered(case, pruned_by_us(original, task, "macs"), task, seed)
-        sides = {
-            "slimline": ours,
-            "half_parameters": recovered(case, pruned_by_us(original, task, "parameters"), task, seed),
+        made = {
+            who: recovered(case, Recipe(methods).apply(original, task).network, task, seed)
+            for who, methods in case.ours().items()
         }
+        wanted = macs(made[OURS])
         for name, importance in THEIRS.items():
-            theirs = pruned_by_them(case, module, importance, task, macs(ours))
-            sides[name] = recovered(case, trace(theirs, inputs), task, seed)
+            theirs = pruned_by_them(case, module, importance, task, wanted)
+            made[name] = recovered(case, trace(theirs, inputs), task, seed)
         found = [
-            Pruned(who, network, *exported(network, test, folder / f"{who}-{seed}")) for who, network in sides.items()
+            Pruned(who, network, *exported(network, test, folder / f"{who}-{seed}")) for who, network in made.items()
         ]
         rows += table(case, seed, original, whole, found, test)
         for row in rows[-len(found) :]:
@@ -105,14 +102,6 @@ def shuffled(train: Arrays, seed: int) -> Arrays:
     """The training samples in another order, so that every seed ranks with others."""
     order = np.random.default_rng(seed).permutation(len(train["labels"]))
     return {name: array[order] for name, array in train.items()}
-
-
-def pruned_by_us(original: Network, task: sl.Task, of: str) -> Network:
-    """Global allocation by OBS and reconstruction, in multiples that the runtime likes."""
-    method = sl.PruneChannels(
-        keep=KEEP, of=of, allocation="global", importance="obs", reconstruct=RANKING_SAMPLES, multiple=8
-    )
-    return method.apply(original, task).network
 
 
 def pruned_by_them(
@@ -156,9 +145,9 @@ def with_torch_pruning(
     )  # fmt: skip
     if "Taylor" in type(rank).__name__:
         smaller.zero_grad()
-        labels = torch.from_numpy(task.train["labels"][:RANKING_SAMPLES])
-        for start in range(0, RANKING_SAMPLES, 64):
-            batch = {n: t[start : start + 64] for n, t in given(task, RANKING_SAMPLES).items()}
+        labels = torch.from_numpy(task.train["labels"][:RANKING])
+        for start in range(0, RANKING, 64):
+            batch = {n: t[start : start + 64] for n, t in given(task, RANKING).items()}
             F.cross_entropy(smaller(**batch), labels[start : start + 64]).backward()
     pruner.step()
     case.after(smaller, pruner.num_heads)
@@ -177,12 +166,8 @@ THEIRS: dict[str, Callable[[Any], Any]] = {
 
 def recovered(case: Case, network: Network, task: sl.Task, seed: int) -> Network:
     """The same steps for everybody."""
-    epochs = case.steps * case.batch / len(task.train["labels"])
-    distill = sl.Distill(
-        epochs=epochs, batch=case.batch, learning_rate=case.rate, optimizer=case.optimizer, temperature=TEMPERATURE,
-        label_weight=0.3, views=0 if case.augment else 1, judgements=0, seed=seed, precision="bf16",
-    )  # fmt: skip
-    return distill.apply(network, task).network
+    epochs = case.steps * case.recovery.batch / len(task.train["labels"])
+    return replace(case.recovery, epochs=epochs, seed=seed).apply(network, task).network
 
 
 def exported(network: Network, test: Arrays, folder: Path) -> tuple[np.ndarray, Artifact]:
@@ -220,6 +205,7 @@ def table(
                 "n": len(whole[0]),
                 "macs_left": macs(pruned.network) / macs(original),
                 "parameters_left": pruned.network.parameter_count() / original.parameter_count(),
+                "not_zero_left": not_zero(pruned.network) / not_zero(original),
                 "latency_ms": raced.latency(pruned.who).value,
                 "original_ms": raced.latency("original").value,
                 "speedup": ratio.value,
@@ -228,6 +214,11 @@ def table(
             }
         )
     return rows
+
+
+def not_zero(network: Network) -> int:
+    """Parameters that are not zeros."""
+    return sum(int(weight.count_nonzero()) for weight in network.weights().values())
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -239,7 +230,15 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
             own = [r for r in rows if r["network"] == network and r["who"] == who]
             sides[who] = {
                 key: {"mean": float(np.mean([r[key] for r in own])), "sd": float(np.std([r[key] for r in own], ddof=1))}
-                for key in ("score", "drop_points", "latency_ms", "speedup", "macs_left", "parameters_left")
+                for key in (
+                    "score",
+                    "drop_points",
+                    "latency_ms",
+                    "speedup",
+                    "macs_left",
+                    "parameters_left",
+                    "not_zero_left",
+                )
             }
         found[network] = sides
     return found

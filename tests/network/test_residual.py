@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimline.network.residual import residual_blocks, take_out_
+from slimline.network.axes import axis_groups
+from slimline.network.residual import residual_blocks, stream_groups, take_out_
 from slimline.network.trace import trace
 from tests.methods.distill.students import demo
 from tests.network.residual_networks import Stack
@@ -91,3 +92,35 @@ def test_the_blocks_of_the_toy_and_the_demo_are_found() -> None:
     assert [block.name for block in residual_blocks(toy())[0]] == ["inner"]
     blocks, refused = residual_blocks(demo())
     assert [block.name for block in blocks] == ["blocks.0"] and len(refused) == 2
+
+
+class Streams(nn.Module):
+    """A padded shortcut, a projected one, an activation written out and a bias that is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 8, 1)
+        self.side, self.hidden, self.back = nn.Conv2d(8, 12, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 12, 1)
+        self.bias = nn.Parameter(torch.ones(16, 1, 1))
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = F.relu(F.pad(x, (0, 0, 0, 0, 2, 2)) + self.outer(F.relu(self.inner(x))))
+        y = self.hidden(x) + self.bias
+        y = 0.5 * y * (1 + torch.tanh(0.8 * (y + 0.04 * y**3)))
+        result: Tensor = self.head((self.side(x) + self.back(y)).mean((2, 3)))
+        return result
+
+
+def test_the_channels_of_residual_sums_are_told_from_those_inside_blocks() -> None:
+    network = trace(Streams().eval(), {"x": torch.randn(2, 3, 8, 8)})
+    found = axis_groups(network)
+    streams = stream_groups(network, found)
+    assert {g.name for g in found.groups} - streams == {"inner", "hidden"}
+    assert {g.name: g.width for g in found.groups if g.name in streams} == {"stem": 4, "outer": 4, "side": 12}
+
+
+def test_the_streams_of_the_demo_are_its_stem_and_the_ends_of_its_blocks() -> None:
+    network = demo()
+    assert stream_groups(network, axis_groups(network)) == {"stem", "blocks.1.conv2", "blocks.2.conv2"}

@@ -1,4 +1,4 @@
-"""Residual blocks x + f(x) in a graph: found, and taken out so that x passes alone."""
+"""Residual blocks x + f(x) in a graph: found, taken out so that x passes alone, and the channels that x carries."""
 
 import itertools
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
+from slimline.network.axes import AxisGroups
 from slimline.network.cost import KINDS, PRODUCTS, weight_name
 from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
@@ -48,6 +49,39 @@ class Block:
         """What the names of its layers begin with, else the first of them."""
         names = [w.rpartition(".")[0] or w for w in map(_weight, self.layers) if w]
         return _common(names) or (names[0] if names else self.sum.name)
+
+
+def stream_groups(network: Network, found: AxisGroups) -> set[str]:
+    """Names of the groups of which sums of branches consist: what blocks read from and write to.
+
+    A sum of x and a function of x without a layer, as in an activation written out, is none; nor is a bias.
+    """
+    walk, carried = found.propagation, set[int]()
+    for node in network.module.graph.nodes:
+        if node.target is aten.add.Tensor and _joins(node):
+            ids = {int(i) for axis in walk.of(node) if axis is not None for i in axis}
+            carried |= {plain for i in ids for plain in walk.plain(i)}
+    return {group.name for group in found.groups if carried & set(group.ids.tolist())}
+
+
+def _joins(node: Node) -> bool:
+    """Whether the operands of a sum were computed by different layers."""
+    sources = [_nearest_layers(operand) for operand in node.args[:2] if isinstance(operand, Node)]
+    return len(sources) == 2 and all(sources) and sources[0] != sources[1]
+
+
+def _nearest_layers(node: Node) -> set[Node]:
+    """The layers from which a value is computed without another layer between."""
+    found, seen, waiting = set[Node](), set[Node](), [node]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            if node.target in LAYERS:
+                found.add(node)
+            else:
+                waiting += node.all_input_nodes
+    return found
 
 
 def take_out_(network: Network, blocks: list[Block]) -> None:

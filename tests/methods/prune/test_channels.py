@@ -1,5 +1,7 @@
 """Which channels stay, and that what is left computes what the original computes without the others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch import nn
 from slimline.errors import SlimlineError
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, strongest
 from slimline.network.axes import axis_groups
-from slimline.network.cost import layers
+from slimline.network.cost import layers, macs
 from slimline.network.network import Network, get_tensor
+from tests.methods.distill.students import demo
 from tests.runtimes.networks import Depthwise, Residual, traced
 from tests.toys import patterns, toy, toy_task
 
@@ -95,3 +98,16 @@ def test_keeping_everything_changes_nothing() -> None:
 def test_a_wrong_width_is_one_sentence(widths: dict[str, int], sentence: str) -> None:
     with pytest.raises(SlimlineError, match=sentence):
         PruneChannels(widths=widths, importance="l1").apply(toy())
+
+
+def test_streams_that_are_kept_stay_whole_and_the_rest_pays_for_them() -> None:
+    network = demo()
+    method = PruneChannels(keep=0.5, of="macs", importance="l1", streams="keep", multiple=8)
+    smaller = method.apply(network).network
+    before, after = ({g.name: g.width for g in axis_groups(n).groups} for n in (network, smaller))
+    ends = ("stem", "blocks.1.conv2", "blocks.2.conv2")
+    assert all(after[name] == before[name] for name in ends)
+    assert all(after[name] < before[name] for name in before.keys() - set(ends))
+    assert 0.4 < macs(smaller) / macs(network) <= 0.5
+    fewer = replace(method, widths={"stem": 32}).apply(network).network
+    assert {g.name: g.width for g in axis_groups(fewer).groups}["stem"] == 32

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from slimline.methods.prune.channels import PruneChannels
-from slimline.methods.prune.widths import LEAST_SHARE, gains_of, global_widths, uniform_widths, within
+from slimline.methods.prune.widths import (
+    LEAST_SHARE,
+    filled,
+    gains_of,
+    global_shares,
+    snapped,
+    strength_within,
+    uniform_shares,
+)
 from slimline.network.axes import Group
 from slimline.network.cost import macs
 from tests.toys import toy, toy_task
@@ -20,8 +28,8 @@ def group(name: str, width: int, span: int = 1) -> Group:
 def test_uniform_widths_are_multiples_of_positions() -> None:
     """A head of 8 positions fills a multiple of 4 by itself."""
     groups = [group("a", 64), group("b", 20), group("heads", 12, span=8), group("pairs", 10, span=2)]
-    assert uniform_widths(groups, 0.5, 4) == {"a": 32, "b": 8, "heads": 6, "pairs": 4}
-    assert uniform_widths(groups, 1.0, 4) == {"a": 64, "b": 20, "heads": 12, "pairs": 10}
+    assert snapped(groups, uniform_shares(groups, 0.5), 4) == {"a": 32, "b": 8, "heads": 6, "pairs": 4}
+    assert snapped(groups, uniform_shares(groups, 0.0), 4) == {"a": 64, "b": 20, "heads": 12, "pairs": 10}
 
 
 def test_the_most_important_of_all_groups_stay() -> None:
@@ -32,10 +40,10 @@ def test_the_most_important_of_all_groups_stay() -> None:
     ranked = sorted(((v, name) for name, values in gains.items() for v in values), reverse=True)
     for strength in (0.25, 0.5):
         stay = [name for _, name in ranked[: round(80 * (1 - strength))]]
-        found = global_widths(groups, gains, strength, 1)
+        found = snapped(groups, global_shares(groups, gains, strength), 1)
         assert abs(found["a"] - stay.count("a")) <= 1 and abs(found["b"] - stay.count("b")) <= 1
-    assert global_widths(groups, gains, 0.0, 1) == {"a": 30, "b": 50}
-    assert global_widths(groups, gains, 1.0, 1) == {"a": round(30 * LEAST_SHARE), "b": round(50 * LEAST_SHARE)}
+    assert global_shares(groups, gains, 0.0) == {"a": 1.0, "b": 1.0}
+    assert global_shares(groups, gains, 1.0) == {"a": LEAST_SHARE, "b": LEAST_SHARE}
 
 
 def test_a_budget_is_met_from_below_and_as_closely_as_multiples_allow() -> None:
@@ -44,12 +52,30 @@ def test_a_budget_is_met_from_below_and_as_closely_as_multiples_allow() -> None:
     def cost(widths: Mapping[str, int]) -> float:
         return widths.get("a", 64) * widths.get("b", 128)
 
+    def at(strength: float) -> dict[str, int]:
+        return snapped(groups, uniform_shares(groups, strength), 8)
+
     for budget in (0.8, 0.5, 0.3):
-        found = within(budget * cost({}), cost, lambda s: uniform_widths(groups, max(LEAST_SHARE, 1 - s), 8))
+        found = at(strength_within(budget * cost({}), cost, at))
         assert cost(found) <= budget * cost({})
-        shares = [uniform_widths(groups, share, 8) for share in np.linspace(LEAST_SHARE, 1, 2000)]
-        assert cost(found) == max(c for w in shares if (c := cost(w)) <= budget * cost({}))
-    assert within(cost({}), cost, lambda s: uniform_widths(groups, 1 - s, 8)) == {"a": 64, "b": 128}
+        assert cost(found) == max(c for s in np.linspace(0, 1, 2000) if (c := cost(at(s))) <= budget * cost({}))
+    assert strength_within(cost({}), cost, at) == 0
+
+
+def test_what_rounding_leaves_of_a_budget_goes_where_rounding_took_most() -> None:
+    """Eight groups of 16 round together: all 16 or all 8; a budget between is met within one multiple."""
+    groups = [group(f"g{i}", 16) for i in range(8)] + [group("wide", 64)]
+    shares = uniform_shares(groups, 0.3)
+    rounded = snapped(groups, shares, 8)
+    assert set(rounded.values()) == {8, 48}  # 11.2 and 44.8
+
+    def cost(widths: Mapping[str, int]) -> float:
+        return float(sum(widths.values()))
+
+    found = filled(groups, shares, rounded, 8, 141.0, cost)
+    assert cost(found) == 136  # the next step would be 144
+    assert found["wide"] == 48 and sorted(found.values()) == [8] * 5 + [16] * 3 + [48]
+    assert filled(groups, shares, rounded, 8, cost(rounded), cost) == rounded
 
 
 def test_gains_are_importance_per_cost() -> None:

@@ -8,6 +8,8 @@ Coupled layers as in Fang et al. (2023), DepGraph, arXiv:2301.12900.
 Ours differs: groups come from ids carried along the graph (`slimline.network.axes`), so additions, padding,
 concatenation, flattening and depthwise convolutions are covered by one mechanism; the importance is a choice.
 Helps: latency and size in every runtime, almost one to one.  Does not: without recovery the score falls quickly.
+Least squares (`reconstruct`) keep much of the score where no training follows. Where one does, they help networks that
+lose little and can hurt those that lose much (benchmarks/results/structure_vs_torch_pruning.json).
 """
 
 from collections.abc import Callable, Mapping
@@ -30,17 +32,20 @@ from slimline.methods.prune.reconstruct import reconstruct
 from slimline.methods.prune.synflow import synflow_importance
 from slimline.methods.prune.taylor import taylor_importance
 from slimline.methods.prune.widths import (
-    LEAST_SHARE,
     Cost,
+    Shares,
     Widths,
+    filled,
     gains_of,
-    global_widths,
-    uniform_widths,
-    within,
+    global_shares,
+    snapped,
+    strength_within,
+    uniform_shares,
 )
 from slimline.network.axes import AxisGroups, Group, axis_groups, prune
 from slimline.network.cost_model import CostModel
 from slimline.network.network import Network
+from slimline.network.residual import stream_groups
 from slimline.task import Task
 from slimline.training.workspace import Workspace
 
@@ -73,6 +78,9 @@ class PruneChannels(Method):
     allocation: str = param(
         "uniform", choices=("uniform", "global"), doc="the same share of every group, or the most important of all"
     )
+    streams: str = param(
+        "prune", choices=("prune", "keep"), doc="whether the channels that residual blocks add to go too"
+    )
     widths: Mapping[str, int] = param({}, doc="channels kept, by group name, whatever keep says")
     importance: str = param("taylor", choices=tuple(IMPORTANCES), doc="how channels are ranked")
     multiple: int = param(8, low=1, high=64, doc="kept positions are multiples of this, as runtimes like them")
@@ -86,10 +94,11 @@ class PruneChannels(Method):
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         found = axis_groups(network)
         self.check_widths(found)
-        free = [g for g in found.groups if g.name not in self.widths]
+        given = self.given_widths(network, found)
+        free = [g for g in found.groups if g.name not in given]
         ranks = {} if self.allocation == "uniform" else IMPORTANCES[self.importance](network, free, task)
         cost = self.cost(network, found)
-        widths = self.chosen_widths(found, cost, ranks)
+        widths = {**self.chosen_widths(free, given, cost, ranks), **given}
         smaller = [g for g in found.groups if widths[g.name] < g.width]
         ranks |= IMPORTANCES[self.importance](network, [g for g in smaller if g.name not in ranks], task)
         kept = {g.name: strongest(ranks[g.name], widths[g.name]) for g in smaller}
@@ -120,21 +129,32 @@ class PruneChannels(Method):
         model = CostModel(network, found)
         return model.macs if self.of == "macs" else model.parameters
 
-    def chosen_widths(self, found: AxisGroups, cost: Cost, ranks: Mapping[str, NDArray[np.float64]]) -> Widths:
-        """Channels kept in every group.
+    def given_widths(self, network: Network, found: AxisGroups) -> Widths:
+        """Channels kept in the groups of which `keep` says nothing."""
+        streams = stream_groups(network, found) if self.streams == "keep" else set()
+        whole = {g.name: g.width for g in found.groups if g.name in streams}
+        return whole | {name: int(width) for name, width in self.widths.items()}
+
+    def chosen_widths(
+        self, free: list[Group], given: Widths, cost: Cost, ranks: Mapping[str, NDArray[np.float64]]
+    ) -> Widths:
+        """Channels kept in every free group.
 
         Args:
-            ranks: importance of the channels of groups without a width of their own, for the global allocation.
+            given: channels kept in the others.
+            ranks: importance of the channels of the free groups, for the global allocation.
         """
-        given = {name: int(width) for name, width in self.widths.items()}
-        free = [g for g in found.groups if g.name not in given]
         if self.allocation == "uniform" and self.of == "channels":
-            return {**uniform_widths(free, self.keep, self.multiple), **given}
+            return snapped(free, uniform_shares(free, 1 - self.keep), self.multiple)
         gains = gains_of(free, ranks, cost) if self.allocation == "global" else {}
 
-        def at(strength: float) -> Widths:
-            if self.allocation == "global":
-                return {**global_widths(free, gains, strength, self.multiple), **given}
-            return {**uniform_widths(free, max(LEAST_SHARE, 1 - strength), self.multiple), **given}
+        def shares(strength: float) -> Shares:
+            return global_shares(free, gains, strength) if gains else uniform_shares(free, strength)
 
-        return within(self.keep * cost({}), cost, at)
+        def whole(widths: Mapping[str, int]) -> float:
+            return cost({**widths, **given})
+
+        budget = self.keep * cost({})
+        strength = strength_within(budget, whole, lambda at: snapped(free, shares(at), self.multiple))
+        widths = snapped(free, shares(strength), self.multiple)
+        return filled(free, shares(strength), widths, self.multiple, budget, whole)
