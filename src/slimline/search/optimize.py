@@ -17,7 +17,7 @@ from slimline.methods.distill.own_student import fitted
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic, op_name
 from slimline.methods.recipe import Recipe
-from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.methods.simplify.simplify import Simplify
 from slimline.network import container
 from slimline.network.network import Network
 from slimline.runtimes.registry import available_runtimes, get_runtime
@@ -235,9 +235,9 @@ class Search:
 
     def _free_moves(self) -> None:
         self.listener.stage("Free moves: exact simplification and runtime settings")
-        fold = Recipe([FoldBatchNorm()])
+        exact = Recipe([Simplify()])
         places = [(r, v) for r in self.runtimes if r != REFERENCE for v in get_runtime(r).offered_variants()]
-        self.free = self._raced([self.bench.trial("free", fold, place) for place in places])
+        self.free = self._raced([self.bench.trial("free", exact, place) for place in places])
 
     def _int8(self) -> None:
         self.listener.stage("8-bit integers")
@@ -256,7 +256,7 @@ class Search:
                     activation=facts.activation,
                     weight=facts.weight,
                 )
-                recipe = Recipe([FoldBatchNorm(), method])
+                recipe = Recipe([Simplify(), method])
                 places = [(runtime, variant) for variant in get_runtime(runtime).offered_variants()]
                 everywhere += [self.bench.trial("int8", recipe, place) for place in places]
         self.int8 += self._raced(everywhere)
