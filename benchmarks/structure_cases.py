@@ -63,8 +63,16 @@ class Case:
     """For torch-pruning: layers whose outputs stay."""
 
     def ours(self) -> dict[str, list[Method]]:
-        """Our sides by name."""
-        return {OURS: self.pruning, "half of the parameters": self.halving, "half are zeros": self.zeroing}
+        """Our sides by name; the second shows what least squares do to the first, or what it is without them."""
+        *before, prune = self.pruning
+        assert isinstance(prune, sl.PruneChannels)
+        otherwise = replace(prune, reconstruct=0 if prune.reconstruct else RANKING)
+        return {
+            OURS: self.pruning,
+            f"{OURS} {'with' if otherwise.reconstruct else 'without'} least squares": [*before, otherwise],
+            "half of the parameters": self.halving,
+            "half are zeros": self.zeroing,
+        }
 
 
 def cases(minilm: Path | None) -> list[Case]:

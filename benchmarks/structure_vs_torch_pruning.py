@@ -1,8 +1,10 @@
 """Structured pruning beside torch-pruning 1.6.1: the same networks, the same recovery, the same MACs, three seeds.
 
     pip install --no-deps torch-pruning==1.6.1
-    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER]            writes benchmarks/results
-    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER] cifar      only this network; writes nothing
+    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER]            all networks, about two hours
+    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER] cifar      only this network
+
+Every network has its own file in benchmarks/results. What each side does is in `structure_cases`.
 
 Both sides start from the same weights. torch-pruning ranks with each importance in THEIRS and prunes to our MACs; both
 are then traced, distilled from the original with the same samples, steps, batches and rate, exported to ONNX, and
@@ -56,18 +58,16 @@ class Pruned:
 
 def main(folder: Path | None, wanted: list[str]) -> None:
     """Every network with every seed, then the races."""
-    started = time.monotonic()
     torch.set_num_threads(usable_cores())
-    rows: list[dict[str, Any]] = []
-    with TemporaryDirectory() as scratch:
-        for case in cases(folder):
-            if not wanted or case.name in wanted:
-                rows += compare(case, Path(scratch) / case.name)
-    summary = summarise(rows)
-    for name, figures in summary.items():
-        print(name, figures)
-    if not wanted:
-        print(write("structure_vs_torch_pruning", summary, rows, SEEDS, time.monotonic() - started))
+    for case in cases(folder):
+        if wanted and case.name not in wanted:
+            continue
+        started = time.monotonic()
+        with TemporaryDirectory() as scratch:
+            rows = compare(case, Path(scratch))
+        summary = summarise(case, rows)
+        print(summary)
+        print(write(f"structure_{case.name}", summary, rows, SEEDS, time.monotonic() - started))
 
 
 def compare(case: Case, folder: Path) -> list[dict[str, Any]]:
@@ -221,27 +221,19 @@ def not_zero(network: Network) -> int:
     return sum(int(weight.count_nonzero()) for weight in network.weights().values())
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds, by network and side."""
-    found: dict[str, Any] = {}
-    for network in dict.fromkeys(r["network"] for r in rows):
-        sides: dict[str, Any] = {}
-        for who in dict.fromkeys(r["who"] for r in rows):
-            own = [r for r in rows if r["network"] == network and r["who"] == who]
-            sides[who] = {
-                key: {"mean": float(np.mean([r[key] for r in own])), "sd": float(np.std([r[key] for r in own], ddof=1))}
-                for key in (
-                    "score",
-                    "drop_points",
-                    "latency_ms",
-                    "speedup",
-                    "macs_left",
-                    "parameters_left",
-                    "not_zero_left",
-                )
-            }
-        found[network] = sides
-    return found
+def summarise(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds, by side, and what each side of ours did."""
+    sides: dict[str, Any] = {}
+    for who in dict.fromkeys(r["who"] for r in rows):
+        own = [r for r in rows if r["who"] == who]
+        sides[who] = {
+            key: {"mean": float(np.mean([r[key] for r in own])), "sd": float(np.std([r[key] for r in own], ddof=1))}
+            for key in (
+                "score", "drop_points", "latency_ms", "speedup", "macs_left", "parameters_left", "not_zero_left"
+            )
+        }  # fmt: skip
+    recipes = {who: Recipe(methods).lines() for who, methods in case.ours().items()}
+    return {"sides": sides, "recipes": recipes, "recovery": case.recovery.line(), "steps": case.steps}
 
 
 if __name__ == "__main__":

@@ -74,56 +74,73 @@ def _rounds(network: Network, group: Group, layers: list[Reader], moments: dict[
 
 
 @dataclass
+class _Alike:
+    """Channels with as many columns each."""
+
+    channels: NDArray[np.int64]
+    columns: Tensor
+    """Where the columns of each lie, (channels, columns of each)."""
+
+    def __len__(self) -> int:
+        return self.columns.numel()
+
+
+@dataclass
 class _Elimination:
     """One reader of a group: the parts of its W and H^-1 that belong to the group's channels that are left."""
 
     matrix: Tensor
     inverse: Tensor
-    columns: dict[int, Tensor]
-    """Where each channel's columns lie in both."""
+    left: list[_Alike]
     output: float
     """Sum of the squares that the layer puts out."""
 
     @staticmethod
     def of(network: Network, layer: Reader, group: Group, moments: Tensor) -> "_Elimination":
         kernel = get_tensor(network.module, layer.weight)[0, 0].numel()
-        positions = [torch.from_numpy(p) for p in group.slices[layer.weight, 1]]
-        columns = {c: (p[:, None] * kernel + torch.arange(kernel)).flatten() for c, p in enumerate(positions)}
+        by_size: dict[int, dict[int, Tensor]] = {}
+        for channel, positions in enumerate(group.slices[layer.weight, 1]):
+            columns = (torch.from_numpy(positions)[:, None] * kernel + torch.arange(kernel)).flatten()
+            by_size.setdefault(len(columns), {})[channel] = columns
+        left = [_Alike(np.array(list(each)), torch.stack(list(each.values()))) for each in by_size.values()]
         matrix = layer.matrix(network)
         output = float(((matrix @ moments) * matrix).sum())
         damped = moments + DAMPING * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
-        whole = _Elimination(matrix, torch.linalg.inv(damped), columns, max(output, 1e-30))
+        whole = _Elimination(matrix, torch.linalg.inv(damped), left, max(output, 1e-30))
         whole._leave_out_the_rest_()
         return whole
 
     def _leave_out_the_rest_(self) -> None:
         """Neither loss nor update of a channel that is left reads any other column."""
-        chosen = torch.cat(list(self.columns.values()))
+        chosen = torch.cat([alike.columns.flatten() for alike in self.left])
         self.matrix, self.inverse = self.matrix[:, chosen], self.inverse[chosen][:, chosen]
-        ends = np.cumsum([len(c) for c in self.columns.values()]).tolist()
-        self.columns = {
-            c: torch.arange(end - len(old), end) for (c, old), end in zip(self.columns.items(), ends, strict=True)
-        }
+        start = 0
+        for alike in self.left:
+            alike.columns = torch.arange(start, start + len(alike)).view(alike.columns.shape)
+            start += len(alike)
 
     def losses(self, width: int) -> NDArray[np.float64]:
         """The loss of every channel as a share of the output; infinite for those that are gone."""
         found = np.full(width, np.inf)
-        by_size: dict[int, list[int]] = {}
-        for channel, columns in self.columns.items():
-            by_size.setdefault(len(columns), []).append(channel)
-        for channels in by_size.values():
-            columns = torch.stack([self.columns[c] for c in channels])  # (channels, columns of each)
-            blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
+        for alike in self.left:
+            columns = alike.columns
             weights = self.matrix[:, columns].transpose(0, 1)  # (channels, outputs, columns of each)
-            made_up = torch.linalg.solve(blocks, weights.transpose(1, 2)).transpose(1, 2)
-            found[channels] = ((weights * made_up).sum((1, 2)) / self.output).numpy()
+            blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
+            if columns.shape[1] == 1:  # wide layers have one column each, and a solver for each number is slow
+                made_up = weights / blocks
+            else:
+                made_up = torch.linalg.solve(blocks, weights.transpose(1, 2)).transpose(1, 2)
+            found[alike.channels] = ((weights * made_up).sum((1, 2)) / self.output).numpy()
         return found
 
     def remove_(self, channel: int) -> None:
         """The second and the third equation above."""
-        columns = self.columns.pop(channel)
+        alike = next(a for a in self.left if channel in a.channels)
+        stay = alike.channels != channel
+        columns = alike.columns[torch.from_numpy(~stay)][0]
+        alike.channels, alike.columns = alike.channels[stay], alike.columns[torch.from_numpy(stay)]
         share = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
         self.matrix -= self.matrix[:, columns] @ share
         self.inverse -= self.inverse[:, columns] @ share
-        if self.columns and 2 * sum(map(len, self.columns.values())) <= len(self.inverse):
+        if 0 < 2 * sum(map(len, self.left)) <= len(self.inverse):
             self._leave_out_the_rest_()
