@@ -30,6 +30,11 @@ OURS = "slimline"
 RANKING = 512
 """Samples by which channels are ranked and layers refitted."""
 RANKED: dict[str, Any] = {"importance": "obs", "multiple": 8}
+WHOLE_HEADS: dict[str, Any] = {
+    "allocation": "global", "streams": "keep", "importance": "taylor", "multiple": 8,
+    "widths": {f"encoder.encoder.layer.{i}.attention.self.{part}": 32 for i in range(6) for part in ("query", "value")},
+}  # fmt: skip
+"""Heads go or stay as wide as they are."""
 IMAGES = sl.Distill(learning_rate=0.05, temperature=4.0, views=0, judgements=0, precision="bf16")
 SMALL_IMAGES = replace(IMAGES, learning_rate=0.02, map_weight=100.0)
 WORDS = replace(IMAGES, learning_rate=1e-4, optimizer="adamw", batch=32, views=1)
@@ -97,10 +102,10 @@ def cases(minilm: Path | None) -> list[Case]:
         found.append(
             Case(
                 "minilm", lambda: reviewer(minilm), lambda: reviews(minilm), WORDS, 300,
-                pruning=[sl.PruneChannels(keep=0.5, of="macs", streams="keep", **RANKED, reconstruct=RANKING)],
+                pruning=[sl.PruneChannels(keep=0.5, of="macs", **WHOLE_HEADS)],
                 halving=[
                     sl.FactorizeEmbedding(rank=64),
-                    sl.PruneChannels(keep=0.87, of="parameters", streams="keep", **RANKED, reconstruct=RANKING),
+                    sl.PruneChannels(keep=0.87, of="parameters", **WHOLE_HEADS),
                 ],
                 zeroing=[sl.FactorizeEmbedding(rank=64), sl.SparseGPT(sparsity=0.2)],
                 heads=projections, after=set_heads_, last=lambda m: [m.head],
