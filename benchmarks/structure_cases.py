@@ -92,7 +92,7 @@ def cases(minilm: Path | None) -> list[Case]:
         ),
         Case(
             "cifar", cifar, cifar_data, SMALL_IMAGES, 400,
-            pruning=[sl.PruneChannels(keep=0.51, of="macs", streams="keep", **RANKED)],
+            pruning=[sl.PruneChannels(keep=0.55, of="macs", streams="keep", **RANKED)],
             halving=[sl.PruneChannels(keep=0.5, of="parameters", streams="keep", **RANKED)],
             zeroing=[sl.SparseGPT(sparsity=0.51)],
             augment="image,rotate,scale,erase", last=lambda m: [m.linear],
