@@ -105,7 +105,7 @@ def main(wanted: list[str]) -> None:
                     "method": name,
                     "recipe": applied.lines(),
                     "score": float(right.mean()),
-                    "drop_points": 100 * drop.value,
+                    "drop_points": 100 * drop.drop,
                     "drop_upper_points": 100 * drop.upper,
                     "within_half_a_point": str(judge(drop, 0.005)),
                     "macs_left": macs(network) / macs(original),

@@ -35,6 +35,7 @@ WHOLE_HEADS: dict[str, Any] = {
     "widths": {f"encoder.encoder.layer.{i}.attention.self.{part}": 32 for i in range(6) for part in ("query", "value")},
 }  # fmt: skip
 """Heads go or stay as wide as they are."""
+WORDS_TABLE = "encoder.embeddings.word_embeddings"
 IMAGES = sl.Distill(learning_rate=0.05, temperature=4.0, views=0, judgements=0, precision="bf16")
 SMALL_IMAGES = replace(IMAGES, learning_rate=0.02, map_weight=100.0)
 WORDS = replace(IMAGES, learning_rate=1e-4, optimizer="adamw", batch=32, views=1)
@@ -68,7 +69,10 @@ class Case:
     """For torch-pruning: layers whose outputs stay."""
 
     def ours(self) -> dict[str, list[Method]]:
-        """Our sides by name; the second shows what least squares do to the first, or what it is without them."""
+        """Our sides by name; the second shows what least squares do to the first, or what it is without them.
+
+        Only the first is compared with the other side; the rest are made with the first seed.
+        """
         *before, prune = self.pruning
         assert isinstance(prune, sl.PruneChannels)
         otherwise = replace(prune, reconstruct=0 if prune.reconstruct else RANKING)
@@ -84,7 +88,7 @@ def cases(minilm: Path | None) -> list[Case]:
     """Those whose data are there; MiniLM where its folder is given."""
     found = [
         Case(
-            "fashion", fashion, fashion_data, IMAGES, 300,
+            "fashion", fashion, fashion_data, IMAGES, 200,
             pruning=[sl.PruneChannels(keep=0.5, of="macs", **RANKED, reconstruct=RANKING)],
             halving=[sl.PruneChannels(keep=0.5, of="parameters", **RANKED, reconstruct=RANKING)],
             zeroing=[sl.SparseGPT(sparsity=0.5)],
@@ -101,17 +105,22 @@ def cases(minilm: Path | None) -> list[Case]:
     if minilm is not None:
         found.append(
             Case(
-                "minilm", lambda: reviewer(minilm), lambda: reviews(minilm), WORDS, 300,
+                "minilm", lambda: reviewer(minilm), lambda: reviews(minilm), WORDS, 100,
                 pruning=[sl.PruneChannels(keep=0.5, of="macs", **WHOLE_HEADS)],
                 halving=[
-                    sl.FactorizeEmbedding(rank=64),
-                    sl.PruneChannels(keep=0.87, of="parameters", **WHOLE_HEADS),
+                    sl.PruneVocabulary(), sl.FactorizeEmbedding(rank=192, layers=(f"{WORDS_TABLE}.kept",)),
+                    sl.PruneChannels(keep=0.852, of="parameters", **whole(f"{WORDS_TABLE}.kept.first", 192)),
                 ],
-                zeroing=[sl.FactorizeEmbedding(rank=64), sl.SparseGPT(sparsity=0.2)],
+                zeroing=[sl.PruneVocabulary(), sl.SparseGPT(sparsity=0.42)],
                 heads=projections, after=set_heads_, last=lambda m: [m.head],
             )
         )  # fmt: skip
     return found
+
+
+def whole(group: str, width: int) -> dict[str, Any]:
+    """As WHOLE_HEADS, with one more group that stays."""
+    return WHOLE_HEADS | {"widths": WHOLE_HEADS["widths"] | {group: width}}
 
 
 def _example(name: str) -> ModuleType:

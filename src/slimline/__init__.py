@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slimline.methods.prune.blocks import PruneBlocks as PruneBlocks
     from slimline.methods.prune.channels import PruneChannels as PruneChannels
     from slimline.methods.prune.selective import TrainSelectively as TrainSelectively
+    from slimline.methods.prune.vocabulary import PruneVocabulary as PruneVocabulary
     from slimline.methods.quantize.static import QuantizeStatic as QuantizeStatic
     from slimline.methods.recipe import Recipe as Recipe
     from slimline.methods.share.codebook import ShareWeights as ShareWeights
@@ -70,6 +71,7 @@ HOMES = {
     "FactorizeWhitened": "slimline.methods.factorize.whitened",
     "PruneBlocks": "slimline.methods.prune.blocks",
     "PruneChannels": "slimline.methods.prune.channels",
+    "PruneVocabulary": "slimline.methods.prune.vocabulary",
     "TrainSelectively": "slimline.methods.prune.selective",
     "QuantizeStatic": "slimline.methods.quantize.static",
     "Recipe": "slimline.methods.recipe",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from unittest.mock import patch
@@ -17,8 +18,9 @@ from slimline.network.network import Network
 from slimline.runtimes.registry import RUNTIMES, open_artifact
 from slimline.runtimes.runtime import Array, Artifact, Facts, Runner, Runtime
 from slimline.runtimes.torch_eager import TorchEager
-from slimline.search import bench, certify, evidence
+from slimline.search import bench, certify, evidence, strength
 from slimline.search.bench import Bench
+from slimline.search.layer_race import LayerRace
 from slimline.search.listener import Silent
 from slimline.search.study import Study
 from slimline.task import Task
@@ -92,6 +94,7 @@ def pretending(searched: Milliseconds = from_macs, final: Milliseconds | None = 
         for module, name, value in (
             (bench, "race", planted_race(searched)),
             (bench, "artifact_outputs", outputs_here),
+            (strength, "LayerRace", partial(LayerRace, run=planted_race(searched))),
             (certify, "race", planted_race(final or searched)),
             (certify, "artifact_outputs", outputs_here),
             (evidence, "runner_memory", no_memory),

@@ -89,6 +89,16 @@ def test_for_size_the_smallest_file_is_the_goal() -> None:
     assert ids(trials, "size")[-1] == "tight"
 
 
+def test_what_stores_its_weights_in_fewer_bytes_comes_before_what_is_pruned() -> None:
+    trials = [
+        *ORIGINALS,
+        trial("codebooks", "storage", 4.0, 0.001, size_bytes=30),
+        trial("int8", "int8", 1.0, 0.0, size_bytes=60),
+        trial("small", "pruned", 2.0, 0.008, size_bytes=20),
+    ]
+    assert ids(trials, "size")[-3:] == ["int8", "codebooks", "small"]
+
+
 def test_nothing_measured_gives_nothing() -> None:
     assert sequence([], MAX_DROP, "latency") == []
 

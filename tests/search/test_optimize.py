@@ -33,6 +33,7 @@ from slimline.search.budget import Budget
 from slimline.search.evidence import Result
 from slimline.search.listener import Silent
 from slimline.search.optimize import Search, Settings, optimize
+from slimline.search.storage import CLUSTERS
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.sources.source import Job
@@ -254,8 +255,18 @@ def test_too_few_samples_for_the_verdict_is_cant_tell(tmp_path: Path) -> None:
 def test_size_is_minimised_when_that_is_asked_for(tmp_path: Path) -> None:
     with pretending(slower(int8=3)):
         result = search(tmp_path, minimize="size")
-    sizes = [row["size_bytes"] for row in result.certificate["study"] if row["stage"] in ("original", "free", "int8")]
+    rows = result.certificate["study"]
+    sizes = [row["size_bytes"] for row in rows if row["stage"] in ("original", "free", "int8")]
     assert result.best.size_bytes == min(sizes) and result.best.precision == "int8"
+    storage = [row for row in rows if row["stage"] == "storage"]
+    assert [row["recipe"][-1].partition("(")[0] for row in storage] == ["ShareWeights"] * len(CLUSTERS)
+    assert max(row["size_bytes"] for row in storage) < min(r["size_bytes"] for r in rows if r["stage"] == "original")
+
+
+def test_where_latency_counts_nothing_is_stored_as_a_codebook(tmp_path: Path) -> None:
+    with pretending():
+        result = search(tmp_path)
+    assert not [row for row in result.certificate["study"] if row["stage"] == "storage"]
 
 
 def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The strength is bisected against the budget, the best candidate goes on, and the clock is obeyed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +20,21 @@ from slimline.errors import SlimlineError
 from slimline.methods.adjust.logits import AdjustLogits
 from slimline.methods.distill.distill import Distill
 from slimline.methods.distill.own_student import OwnStudent
+from slimline.methods.factorize.tucker import FactorizeTucker
+from slimline.methods.factorize.whitened import FactorizeWhitened
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
+from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.network.trace import trace
+from slimline.runtimes.runtime import Artifact
 from slimline.search import bench as bench_module
 from slimline.search import strength as strength_module
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
+from slimline.search.layer_race import LayerRace
 from slimline.search.listener import Silent
 from slimline.search.strength import (
     MANY_CLASSES,
@@ -38,6 +44,7 @@ from slimline.search.strength import (
     WEAKEST,
     StrengthSearch,
 )
+from slimline.search.students import FACTORIZATIONS
 from slimline.search.study import Trial
 from slimline.search.table import SensitivityTable
 from slimline.task import Task
@@ -47,6 +54,7 @@ from tests.toys import patterns, toy, toy_task
 QUANTIZE = QuantizeStatic(ops=("aten.conv2d", "aten.linear"))
 ENOUGH, SECONDS_PER_CANDIDATE = 1000.0, 20.0
 ONE_POINT = Budget(max_drop=0.01)
+LAYER_RACE = partial(LayerRace, run=planted_race(from_macs))
 
 
 @contextmanager
@@ -76,10 +84,11 @@ def searched(
     resume: bool = False,
     task: Task | None = None,
     budget: Budget = ONE_POINT,
+    layer_race: Callable[..., Any] = LAYER_RACE,
 ) -> StrengthSearch:
     bench = toy_bench(folder, task, resume)
     table = SensitivityTable(bench, toy(), bench.training_task, bench.task.splits(0).calibrate, multiple=2)
-    with planted_scores(bench, fewest_macs) as clock:
+    with planted_scores(bench, fewest_macs) as clock, patch.object(strength_module, "LayerRace", layer_race):
         int8 = bench.trial("int8", Recipe([FoldBatchNorm(), QUANTIZE]), ("torch", ""), scored=False)
         bench.time([int8])
         table.measure_damage()
@@ -341,3 +350,50 @@ def test_a_student_for_which_there_is_no_time_is_not_trained(tmp_path: Path) -> 
         search = searched(tmp_path, fewest_macs=0, task=replace(toy_task(), student=Tiny()))
     assert search.made and all(isinstance(c.methods[0], PruneChannels) for c in search.made)
     assert all(m.epochs >= 0.01 for c in search.made for m in c.methods if isinstance(m, Distill))
+
+
+def test_layers_that_are_measured_faster_are_factorized_and_recovered_like_a_student(tmp_path: Path) -> None:
+    search = searched(tmp_path, fewest_macs=1e9)
+    kinds = [type(c.methods[0]) for c in search.made]
+    candidate = search.made[kinds.index(FactorizeTucker)]
+    method, recovery = candidate.methods
+    assert isinstance(method, FactorizeTucker) and set(method.layers) == set(
+        FactorizeTucker(budget=0.5).apply(toy()).changed
+    )
+    assert isinstance(recovery, Distill) and candidate.trial.macs < macs(toy())
+    assert stored(search)[candidate.trial.id].why == "lost 50.00 points after a short recovery"
+
+
+def test_layers_that_are_not_measured_faster_stay(tmp_path: Path) -> None:
+    def the_same(artifact: Artifact) -> float:
+        return 1.0
+
+    notes: list[str] = []
+    with patch.object(Silent, "note", lambda _, text: notes.append(text)):
+        search = searched(tmp_path, fewest_macs=1e9, layer_race=partial(LayerRace, run=planted_race(the_same)))
+    assert not [c for c in search.made if isinstance(c.methods[0], FactorizeTucker | FactorizeWhitened)]
+    told = [note for note in notes if "inner is not measured to be faster: 1.00 times the speed" in note]
+    assert len(told) == len(FACTORIZATIONS)
+
+
+def test_what_would_compute_more_than_pruning_left_is_not_raced(tmp_path: Path) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("raced")
+
+    notes: list[str] = []
+    with patch.object(Silent, "note", lambda _, text: notes.append(text)):
+        search = searched(tmp_path, fewest_macs=0, layer_race=never)
+    best = min(search.made[:MOST_CANDIDATES], key=lambda c: c.trial.macs)
+    for method in FACTORIZATIONS:
+        assert f"{method.line()}: computes more than {best.trial.id}" in notes
+
+
+def test_where_bytes_count_every_layer_is_factorized_without_a_race(tmp_path: Path) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("raced")
+
+    budget = Budget(max_drop=0.01, minimize="size")
+    search = searched(tmp_path, fewest_macs=1e9, budget=budget, layer_race=never)
+    assert [c.methods[0] for c in search.made if isinstance(c.methods[0], FactorizeTucker)] == [
+        FactorizeTucker(budget=0.5)
+    ]

@@ -76,7 +76,7 @@ def sequence(trials: list[Trial], max_drop: float, minimize: str) -> list[Trial]
         return float((trial.latency_ms if minimize == "latency" else trial.size_bytes) or 0.0)
 
     chain: list[Trial] = []
-    for stage in ("original", "free", "int8", "pruned"):
+    for stage in ("original", "free", "int8", "storage", "pruned"):
         of_stage = sorted((t for t in inside if t.stage == stage), key=gain)
         safer = [t for t in of_stage if t.drop == min(u.drop or 0.0 for u in of_stage)][:1] if stage == "pruned" else []
         for trial in [*safer, *of_stage[:1]]:

@@ -1,4 +1,4 @@
-"""The main job: originals, free moves, int8, sensitivity, strength, certification."""
+"""The main job: originals, free moves, int8, storage, sensitivity, strength, certification."""
 
 import hashlib
 import json
@@ -27,6 +27,7 @@ from slimline.search.certify import Certified, Certifier, final_race, sequence
 from slimline.search.evidence import Evidence, Result
 from slimline.search.listener import Listener, Silent
 from slimline.search.sensitivity import Damage, layer_damage
+from slimline.search.storage import smaller
 from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
@@ -164,6 +165,7 @@ class Search:
         self.originals: list[Trial] = []
         self.free: list[Trial] = []
         self.int8: list[Trial] = []
+        self.stored: list[Trial] = []
         self.table: SensitivityTable | None = None
         self.broken = ""
         """Why a stage ended before its time."""
@@ -174,6 +176,7 @@ class Search:
         try:
             self._free_moves()
             self._int8()
+            self._storage()
             self._pruned_and_students()
         except KeyboardInterrupt:
             if not self.originals or self.originals[0].latency_ms is None:
@@ -307,6 +310,19 @@ class Search:
             partly.append(self.bench.trial("int8", Recipe([*before, skipped]), base.place))
         self.int8 += self._raced(partly)
 
+    def _storage(self) -> None:
+        """Fewer bytes for the same layers, where bytes are what counts: from the smallest file of either precision."""
+        if self.budget.minimize != "size" or not self._time_for("codebooks and factorised tables"):
+            return
+        self.listener.stage("Codebooks and factorised tables")
+        safe = [t for t in self.int8 if (t.drop or 0.0) <= self.budget.max_drop]
+        for trials in (self.free, safe):
+            base = min(trials, key=lambda t: t.size_bytes, default=None)
+            if base is None:
+                continue
+            recipes = smaller(self.network, Recipe.from_yaml(base.recipe_yaml), self.training_task)
+            self.stored += self._raced([self.bench.trial("storage", recipe, base.place) for recipe in recipes])
+
     def _raced(self, trials: list[Trial]) -> list[Trial]:
         """Time the trials; those that their runtime can run."""
         self.bench.time(trials)
@@ -363,6 +379,7 @@ class Search:
         close = list({_speed_key(t): t for t in sorted(close, key=lambda t: -(t.drop or 0.0))}.values())
         close += sorted((t for t in self.free if (t.drop or 0.0) <= self.budget.max_drop), key=_ms)[:1]
         if self.budget.minimize == "size":
+            close += [t for t in self.stored if (t.drop or 0.0) <= self.budget.max_drop]
             return min(close, key=lambda t: t.size_bytes)
         narrow = PruneChannels(keep=0.25, importance="l1")
         probes = {

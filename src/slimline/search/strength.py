@@ -1,9 +1,11 @@
 """One knob: the share of the latency (or size) that may stay. Bisected against the budget, each candidate recovered."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -17,12 +19,13 @@ from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.readers import readers
 from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
-from slimline.network.cost import macs
+from slimline.network.cost import layers, macs
 from slimline.network.network import Network
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
-from slimline.search.students import students
+from slimline.search.layer_race import LayerRace, faster
+from slimline.search.students import FACTORIZATIONS, Factorization, students
 from slimline.search.study import Trial
 from slimline.search.table import IMPORTANCE, RECONSTRUCTION_SAMPLES, SensitivityTable
 from slimline.search.training_curves import trained_by
@@ -50,6 +53,8 @@ SIZE_SHARE = 0.1
 """Weight of size when latency is minimised: channels that cost no time still cost bytes."""
 EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
+LAYERS_RACED, LAYER_SECONDS = 8, 6.0
+"""Layers, and what the race of one takes."""
 TRAINING_VIEWS = 3
 LABEL_WEIGHT = 0.3
 """Share of the loss from labels when the score is accuracy and there are labels."""
@@ -129,6 +134,9 @@ class StrengthSearch:
                 self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points {after}")
         for student in students(self.task):
             self._try_student(student, short_seconds, seconds_per_epoch, deadline)
+        for method in FACTORIZATIONS:
+            if factorized := self._where_faster(method, deadline):
+                self._try_student(factorized, short_seconds, seconds_per_epoch, deadline)
         if hopeful := self._hopeful():
             self._finish(min(hopeful, key=lambda c: c.strength), deadline)
         elif runnable := [c for c in self.made if not c.trial.refused]:
@@ -180,6 +188,43 @@ class StrengthSearch:
         self.made.append(candidate)
         if candidate.drop > self.hopeful_drop:
             self.bench.drop_trial(candidate.trial, f"lost {100 * candidate.drop:.2f} points after a short recovery")
+
+    def _where_faster(self, method: Factorization, deadline: float) -> Method | None:
+        """The method for those layers that are measured to be faster for it, if there are any.
+
+        Only the layers that compute most are raced, in floating point, and none where a factorisation of all that can
+        be factorised would still compute more than the best candidate. Where bytes count, every layer gets smaller.
+        """
+        name = method.line()
+        whole = method.apply(self.original, self.task)
+        best = min(self._hopeful(), key=lambda c: self._measured(c.trial), default=None)
+        if not whole.changed:
+            self.bench.listener.note(f"{name}: finds no layer that gets cheaper")
+            return None
+        if best is not None and macs(whole.network) >= best.trial.macs:
+            self.bench.listener.note(f"{name}: computes more than {best.trial.id}")
+            return None
+        if self.budget.minimize == "size":
+            return method
+        if not self._time_for(f"races of layers for {name}", LAYERS_RACED * LAYER_SECONDS + EXPORT_SECONDS, deadline):
+            self.bench.listener.note(f"{name}: no time left to race layers")
+            return None
+        work = Counter[str]()
+        for layer in layers(self.original):
+            work[layer.name] += layer.macs
+        dearest = tuple(sorted(whole.changed, key=lambda layer: -work[layer])[:LAYERS_RACED])
+
+        def race_layers() -> list[str]:
+            outcome = replace(method, layers=dearest).apply(self.original, self.task)
+            with TemporaryDirectory() as folder:
+                where = LayerRace(self.base.place, self.bench.threads, Path(folder))
+                kept, left = faster(where.ratios(self.original, outcome, self.samples))
+            for layer, why in left.items():
+                self.bench.listener.note(f"{name}: {layer} {why}")
+            return list(kept)
+
+        kept = self.bench.study.once("layer race", [name, *self.base.place, self.bench.identity], race_layers)
+        return replace(method, layers=tuple(kept)) if kept else None
 
     def _measured(self, trial: Trial) -> float:
         """The share of the whole network's cost that a file was measured to have."""

@@ -21,11 +21,9 @@ from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.ranks import energy_rank, layers_param, multiple_param
-from slimline.methods.method import Method, Outcome, check_names, needs_data, param, register
-from slimline.methods.readers import batches
-from slimline.network.calls import readers_of
+from slimline.methods.method import Method, Outcome, check_names, param, register
+from slimline.methods.tables import lookups, not_own, reads, stem, table_of
 from slimline.network.network import Network, get_tensor
-from slimline.network.shapes import recorded
 from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
 from slimline.training.workspace import Workspace
@@ -65,19 +63,21 @@ class FactorizeEmbedding(Method):
 
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
-        calls = {_name(n): n for n in result.module.graph.nodes if n.target is aten.embedding.default}
+        calls = lookups(result)
         check_names("FactorizeEmbedding(layers=...)", self.layers, calls, "table")
-        counts = self.counted(network, task) if calls else {}
+        counts: dict[str, Tensor] = {}
+        if calls and task is not None and self.samples and not task.wants_synthetic:
+            counts = reads(network, task, "Counting words", self.samples)
         changed, skipped = [], dict[str, str]()
         for name, node in calls.items():
             if self.layers and name not in self.layers:
                 continue
-            reasons = self.unsupported(result, node)
+            reasons = not_own(result, node)
             if reasons:
                 skipped[name] = "; ".join(reasons)
                 continue
-            table = get_tensor(result.module, str(node.args[0].target)).detach()
-            frequency = 1 + counts.get(node.name, torch.zeros(len(table), dtype=torch.double))
+            table = get_tensor(result.module, table_of(node)).detach()
+            frequency = 1 + counts.get(name, torch.zeros(len(table), dtype=torch.double))
             rank = self.chosen_rank(table, frequency)
             if rank * sum(table.shape) >= table.numel():
                 skipped[name] = f"would not get smaller: rank {rank} of {tuple(table.shape)}"
@@ -105,55 +105,17 @@ class FactorizeEmbedding(Method):
         most = int(self.budget * words * width / (words + width))
         return max(1, most - most % self.multiple if most >= self.multiple else most)
 
-    def unsupported(self, network: Network, node: Node) -> list[str]:
-        """Why a table stays as it is; [] means it can be factorised."""
-        source = node.args[0]
-        if not isinstance(source, Node) or source.op != "get_attr":
-            return ["has a table that is computed"]
-        if len(readers_of(network, str(source.target))) > 1:
-            return ["has a table that is read elsewhere too"]
-        if not get_tensor(network.module, str(source.target)).is_floating_point():
-            return ["has a table of whole numbers"]
-        return []
-
-    def counted(self, network: Network, task: Task | None) -> dict[str, Tensor]:
-        """How often each row of each table is read, by the name of the call."""
-        if task is None or not self.samples or task.wants_synthetic:
-            return {}
-        samples = needs_data("Counting words", task, network).take(slice(0, self.samples))
-        network = network.copy().set_training_(False)
-        nodes = network.module.graph.find_nodes(op="call_function", target=aten.embedding.default)
-        tables = [n for n in nodes if n.args[0].op == "get_attr"]
-        sizes = {n.name: len(get_tensor(network.module, str(n.args[0].target))) for n in tables}
-        found = {name: torch.zeros(size, dtype=torch.double) for name, size in sizes.items()}
-
-        def count(node: Node, value: Tensor) -> None:
-            for table in tables:
-                if table.args[1] is node:
-                    found[table.name] += torch.bincount(value.flatten(), minlength=sizes[table.name])
-
-        for inputs in batches(network, samples):
-            recorded(network, inputs, count)
-        return found
-
-
-def _name(node: Node) -> str:
-    source = node.args[0]
-    stored = str(source.target) if isinstance(source, Node) and source.op == "get_attr" else node.name
-    return stored.rpartition(".")[0] or stored
-
 
 def _replace_(network: Network, name: str, node: Node, a: Tensor, b: Tensor) -> None:
     """Put the narrower table and the linear layer in the place of a table; edits the network."""
-    dtype = get_tensor(network.module, str(node.args[0].target)).dtype  # type: ignore[union-attr]
-    stem = f"{name}_" if name == str(node.args[0].target) else f"{name}."  # type: ignore[union-attr]
+    dtype = get_tensor(network.module, table_of(node)).dtype
     graph = network.module.graph
     with graph.inserting_before(node):
-        narrow = unused_name(network, f"{stem}first.weight")
+        narrow = unused_name(network, f"{stem(name, node)}first.weight")
         set_weight(network, narrow, a.to(dtype).contiguous())
         table = graph.create_node("get_attr", narrow)
         found = graph.call_function(aten.embedding.default, (table, *node.args[1:]), node.kwargs)
-        wide = unused_name(network, f"{stem}last.weight")
+        wide = unused_name(network, f"{stem(name, node)}last.weight")
         set_weight(network, wide, b.T.to(dtype).contiguous())
         value = graph.call_function(aten.linear.default, (found, graph.create_node("get_attr", wide), None))
     node.replace_all_uses_with(value)
