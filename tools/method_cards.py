@@ -3,7 +3,7 @@
     python -m tools.method_cards [--check]
 
 Nothing on the page is typed by hand: the text is that of the method's file, the table that of its hyperparameters, the
-figures those of benchmarks/results/methods.json. With ``--check`` nothing is written and a stale page ends with 1.
+figures those of benchmarks/results/methods_*.json. With ``--check`` nothing is written and a stale page ends with 1.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from slimline.methods.method import Method, registry
 
 ROOT = Path(__file__).parents[1]
-PAGE, RESULTS = ROOT / "docs" / "methods.md", ROOT / "benchmarks" / "results" / "methods.json"
+PAGE, RESULTS = ROOT / "docs" / "methods.md", ROOT / "benchmarks" / "results"
 ROOMS = ("simplify", "prune", "sparsify", "factorize", "share", "quantize", "distill", "adjust")
 HEAD = """# Methods
 
@@ -28,32 +28,37 @@ Every method is a file under `src/slimline/methods`, an entry of a recipe and a 
 
 {measured}
 """
-MEASURED = """Measured are single methods on the demo network (Fashion-MNIST, {n:,} test images, {score:.2%}; ONNX
-Runtime, batch 1), each recovered by the same two epochs of distillation where it breaks something:
-`benchmarks/methods.py`. Speed is that of the exported file against the original's, with its 95 % interval; zeros are no
-speed-up."""
+MEASURED = """Measured are exported files against the original's (`benchmarks/methods.py`; ONNX Runtime, batch 1): speed
+with its 95 % interval, bytes on disk plain and packed by gzip. Zeros are no speed-up. The networks:
+
+{networks}"""
 
 
-def page(methods: Mapping[str, type[Method]], result: Mapping[str, Any] | None) -> str:
+def page(methods: Mapping[str, type[Method]], results: Sequence[Mapping[str, Any]]) -> str:
     """The whole page.
 
     Args:
-        result: what benchmarks/methods.py wrote, if it has run.
+        results: what benchmarks/methods.py wrote for every network, as far as it has run.
     """
     measured = "Nothing has been measured yet: run `make bench NAME=methods`."
-    if result is not None:
-        measured = MEASURED.format(n=result["summary"]["n"], score=result["summary"]["original_score"])
+    if results:
+        measured = MEASURED.format(networks="\n".join(network(result["summary"]) for result in results))
     parts = [HEAD.format(measured=measured)]
     for room in ROOMS:
         own = [cls for cls in methods.values() if cls.__module__.split(".")[2] == room]
         if own:
             parts.append(f"## {room}\n")
-            rows = [] if result is None else result["rows"]
-            parts += [card(cls, rows) for cls in sorted(own, key=lambda cls: cls.__name__)]
+            parts += [card(cls, results) for cls in sorted(own, key=lambda cls: cls.__name__)]
     return "\n".join(parts)
 
 
-def card(cls: type[Method], rows: Sequence[Mapping[str, Any]]) -> str:
+def network(summary: Mapping[str, Any]) -> str:
+    """A line of the list of networks."""
+    broken = f"what breaks is recovered by `{summary['recovery']}`" if summary["recovery"] else "nothing is recovered"
+    return f"* {summary['network']}: {summary['n']:,} test samples, {summary['original_score']:.2%}; {broken}."
+
+
+def card(cls: type[Method], results: Sequence[Mapping[str, Any]]) -> str:
     """One method."""
     text = inspect.getdoc(sys.modules[cls.__module__]) or ""
     path = f"src/{cls.__module__.replace('.', '/')}.py"
@@ -63,10 +68,11 @@ def card(cls: type[Method], rows: Sequence[Mapping[str, Any]]) -> str:
     table = hyperparameters(cls)
     if table:
         lines += ["| hyperparameter | default | range | meaning |", "|---|---|---|---|", *table, ""]
-    own = [row for row in rows if row["method"].partition(",")[0] == cls.__name__]
-    if own:
-        lines += ["| measured | score lost, points | on disk | packed | speed |", "|---|---|---|---|---|"]
-        lines += [measured(row) for row in own] + [""]
+    for result in results:
+        own = [row for row in result["rows"] if row["method"].partition(",")[0] == cls.__name__]
+        if own:
+            lines.append(f"| on {result['summary']['network']} | score lost, points | on disk | packed | speed |")
+            lines += ["|---|---|---|---|---|", *map(measured, own), ""]
     return "\n".join(lines)
 
 
@@ -92,7 +98,7 @@ def hyperparameters(cls: type[Method]) -> list[str]:
 
 
 def measured(row: Mapping[str, Any]) -> str:
-    """One row of benchmarks/results/methods.json."""
+    """One row of what benchmarks/methods.py wrote."""
     recipe = " > ".join(f"`{line}`" for line in row["recipe"])
     lost = f"{row['drop_points']:.2f}, at most {row['drop_upper_points']:.2f}"
     sizes = f"{row['size_ratio']:.2f}x smaller | {row['packed_ratio']:.2f}x smaller"
@@ -104,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when the page is stale")
     asked = parser.parse_args(arguments)
-    result = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
-    made = page(dict(sorted(registry().items())), result)
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("methods_*.json"))]
+    made = page(dict(sorted(registry().items())), results)
     if asked.check:
         fresh = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == made
         if not fresh:

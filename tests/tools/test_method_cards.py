@@ -14,6 +14,10 @@ ROW = {
     "drop_upper_points": 0.456, "size_ratio": 2.0, "packed_ratio": 1.9, "speedup": 1.5, "low": 1.4, "high": 1.6,
 }  # fmt: skip
 
+RESULT = {
+    "summary": {"network": "a network", "recovery": "Distill()", "n": 1234, "original_score": 0.9}, "rows": [ROW],
+}  # fmt: skip
+
 
 def test_the_page_in_docs_is_the_one_that_would_be_made() -> None:
     assert main(["--check"]) == 0, "run make docs"
@@ -27,13 +31,16 @@ def test_a_card_holds_every_hyperparameter_and_the_papers(name: str) -> None:
     for f in fields(cls):
         assert f"| `{f.name}` |" in text and f.metadata["doc"].split("|")[0] in text
     assert (Path(PAGE.parents[1]) / text.split("](../")[1].split(")")[0]).is_file()
-    assert name in page(registry(), None)
+    assert name in page(registry(), [])
 
 
 def test_a_measured_row_stands_on_the_card_of_its_method_alone() -> None:
-    text = card(registry()["PruneChannels"], [ROW])
+    text = card(registry()["PruneChannels"], [RESULT])
+    assert "| on a network |" in text
     assert "0.12, at most 0.46 | 2.00x smaller | 1.90x smaller | 1.50x (1.40 to 1.60) |" in text
-    assert "1.50x" not in card(registry()["PruneBlocks"], [ROW])
+    assert "1.50x" not in card(registry()["PruneBlocks"], [RESULT])
+    line = "* a network: 1,234 test samples, 90.00%; what breaks is recovered by `Distill()`."
+    assert line in page(registry(), [RESULT])
 
 
 def test_a_stale_page_is_told(
