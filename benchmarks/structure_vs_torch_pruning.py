@@ -12,6 +12,7 @@ scored on the exported file. Files race in turns, each in its own process. Of th
 """
 
 import copy
+import importlib.util
 import sys
 import time
 import warnings
@@ -58,6 +59,10 @@ class Pruned:
 
 def main(folder: Path | None, wanted: list[str]) -> None:
     """Every network with every seed, then the races."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        sys.exit("The other side is missing: pip install --no-deps torch-pruning==1.6.1")
+    if folder is None:
+        print("Without MiniLM: give the folder of all-minilm-l6-v2 for it.")
     torch.set_num_threads(usable_cores())
     for case in cases(folder):
         if wanted and case.name not in wanted:

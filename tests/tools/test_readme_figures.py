@@ -1,6 +1,7 @@
 """The figures in README.md and docs/ are those of benchmarks/results."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(folder: Path, name: str, summary: dict[str, Any]) -> None:
-    result = {"summary": summary, "machine": {"cpu": "Some CPU", "threads": 2}}
+def put(folder: Path, name: str, summary: dict[str, Any], rows: Sequence[dict[str, Any]] = ()) -> None:
+    result = {"summary": summary, "rows": list(rows), "machine": {"cpu": "Some CPU", "threads": 2}}
     (folder / f"{name}.json").write_text(json.dumps(result))
 
 
@@ -87,6 +88,26 @@ def test_the_augmentation_table_has_a_row_for_every_way(results: Path) -> None:
     rows = cells(filled("<!-- figures:augmentation -->\n<!-- /figures -->", results))
     assert rows["the original"] == "93.1 %"
     assert rows["b, c"] == "91.0 % (± 0.5), kl 0.5000 trained on, 0.5000 unseen"
+
+
+def test_the_pruning_table_has_a_row_for_every_side(results: Path) -> None:
+    def side(**means: float) -> dict[str, Any]:
+        return {key: {"mean": mean, "sd": 0.004, "seeds": 3} for key, mean in means.items()}
+
+    sides = {
+        "ours": side(score=0.9, drop_points=1.5, speedup=1.9, macs_left=0.5, parameters_left=0.6, not_zero_left=0.6),
+        "zeros": side(score=0.9, drop_points=1.5, speedup=1.0, macs_left=1.0, parameters_left=1.0, not_zero_left=0.5),
+    }
+    sides["zeros"] = {key: {"mean": v["mean"], "seeds": 1} for key, v in sides["zeros"].items()}
+    summary = {"sides": sides, "recipes": {"ours": ["A()", "B()"]}, "steps": 7, "recovery": "Distill()"}
+    put(results, "structure_fashion", summary, [{"original_score": 0.915, "n": 1000}])
+    found = cells(filled("<!-- figures:structure_fashion -->\n<!-- /figures -->\n", results))
+    assert found["the original"] == "91.50 % of 1,000 samples"
+    left = "50.0 ± 0.4 % of the macs, 60.0 ± 0.4 % of the parameters; 3 seeds"
+    assert found["ours"] == f"**90.00 ± 0.40 %** (1.50 points lost), **1.90x** the speed, {left}"
+    left = "100.0 % of the macs, 100.0 % of the parameters, 50.0 % not zero; 1 seed"
+    assert found["zeros"] == f"**90.00 %** (1.50 points lost), **1.00x** the speed, {left}"
+    assert found["recovery, on every side"] == "7 steps of `Distill()`" and found["recipes"] == "ours: A() > B()"
 
 
 def test_text_outside_the_blocks_stays_and_filling_twice_changes_nothing(results: Path) -> None:
