@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline.methods.tables import lookups, not_own, reads
+from slimline.methods.tables import lookups, not_own, numbers_read, reads
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.task import Task
@@ -52,3 +52,32 @@ def test_why_a_table_cannot_be_replaced() -> None:
     assert told.pop("words") == told.pop("folded") == told.pop("places") == []
     assert told.pop("twice") == ["has a table that is read elsewhere too"]
     assert list(told.values()) == [["has a table that is computed"]]
+
+
+def test_tables_of_one_parent_have_names_of_their_own() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tables = nn.ParameterDict({"user": torch.randn(WORDS, 4), "item": torch.randn(WORDS, 4)})
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return nn.functional.embedding(ids, self.tables["user"]) * nn.functional.embedding(ids, self.tables["item"])
+
+    assert set(lookups(trace(Pair().eval(), {"ids": torch.from_numpy(ids(2))}))) == {"tables.user", "tables.item"}
+
+
+def test_what_lies_behind_the_numbers_is_not_computed() -> None:
+    class Late(nn.Module):
+        """To torch, a dropout is no dead code."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.drop = nn.Embedding(WORDS, 8), nn.Dropout(0.5)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            result: Tensor = self.drop(self.words(ids)).mean(1)
+            return result
+
+    network = trace(Late().eval(), {"ids": torch.from_numpy(ids(2))})
+    module = numbers_read(network, list(lookups(network).values()))
+    assert [node.op for node in module.graph.nodes] == ["placeholder", "output"]

@@ -57,7 +57,22 @@ class Twice(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("module", [Residual, Depthwise, Concatenated, Twice])
+class Turned(nn.Module):
+    """A weight that is stored the other way round, and one that is stored with more axes than are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, 20))
+        self.wide, self.inner, self.head = nn.Conv2d(3, 12, 1), nn.Conv2d(20, 9, 1), nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.wide(x)).mean((2, 3))
+        x = F.relu(F.linear(x, self.weight.t()))
+        result: Tensor = self.head(F.relu(F.linear(x, self.inner.weight.flatten(1), self.inner.bias)))
+        return result
+
+
+@pytest.mark.parametrize("module", [Residual, Depthwise, Concatenated, Twice, Turned])
 def test_predicted_costs_are_those_of_the_network_that_is_built(module: type[nn.Module]) -> None:
     network = traced(module())
     found = axis_groups(network)

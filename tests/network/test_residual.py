@@ -121,6 +121,27 @@ def test_the_channels_of_residual_sums_are_told_from_those_inside_blocks() -> No
     assert {g.name: g.width for g in found.groups if g.name in streams} == {"stem": 4, "outer": 4, "side": 12}
 
 
+class OneBlock(nn.Module):
+    """A table, and one block that adds to what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.inner, self.outer = nn.Embedding(30, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        result: Tensor = self.head((x + self.outer(self.inner(x).relu())).mean(1))
+        return result
+
+
+def test_a_table_starts_a_stream() -> None:
+    network = trace(OneBlock().eval(), {"ids": torch.randint(0, 30, (2, 5))})
+    found = axis_groups(network)
+    streams = stream_groups(network, found)
+    assert {g.width for g in found.groups if g.name in streams} == {8} and "inner" not in streams
+
+
 def test_the_streams_of_the_demo_are_its_stem_and_the_ends_of_its_blocks() -> None:
     network = demo()
     assert stream_groups(network, axis_groups(network)) == {"stem", "blocks.1.conv2", "blocks.2.conv2"}

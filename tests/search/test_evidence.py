@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimline.methods.factorize.svd import FactorizeSVD
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
 from slimline.methods.share.codebook import ShareWeights
@@ -16,6 +17,8 @@ from slimline.search import evidence
 from slimline.search.bundle import sha256
 from slimline.search.evidence import _beats, number, study_row
 from slimline.search.study import Trial
+from tests.network.test_cost_model import Twice
+from tests.runtimes.networks import traced
 from tests.search.stand_ins import from_macs, pretending
 from tests.search.test_optimize import search, slower, trials_of
 from tests.toys import finished_run, toy, toy_task
@@ -100,6 +103,27 @@ def test_layers_before_and_after_add_up(tmp_path: Path) -> None:
     assert sum(r["macs_after"] for r in rows) == macs(small)
     assert sum(r["bytes_after"] for r in rows) == sum(x.bytes for x in layers(small))
     assert {r["note"] for r in rows} == {"int8"}  # the best is quantised, every layer of it
+
+
+def test_a_layer_that_was_split_is_counted_together() -> None:
+    before, after = toy(), FactorizeSVD(rank=4, layers=("outer",)).apply(toy()).network
+    rows = {row["name"]: row for row in evidence.layer_changes(before, after)}
+    outer, inner = rows["outer"], rows["inner"]
+    assert outer["macs_after"] == 4 * (24 + 16) * 16 and outer["bytes_after"] == 4 * 4 * (24 + 16)
+    assert outer["shape_after"] is None and outer["note"] == "2 layers in its place"
+    assert inner["macs_after"] == inner["macs_before"] and inner["note"] == "float32"
+
+
+def test_a_codebook_takes_its_values_and_its_numbers() -> None:
+    after = ShareWeights(clusters=256, layers=("inner",)).apply(toy()).network
+    rows = {row["name"]: row for row in evidence.layer_changes(toy(), after)}
+    assert rows["inner"]["bytes_after"] == 256 * 4 + 24 * 16 * 9 and rows["inner"]["note"] == "computed"
+
+
+def test_each_call_of_a_layer_has_its_own_row() -> None:
+    network = traced(Twice())
+    rows = evidence.layer_changes(network, network)
+    assert [row["macs_before"] for row in rows] == [row["macs_after"] for row in rows] and len(rows) == 4
 
 
 def test_the_study_lists_every_trial_and_why_it_was_dropped(tmp_path: Path) -> None:

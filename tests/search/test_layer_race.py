@@ -1,22 +1,26 @@
 """Only what is measured faster is kept, and what is measured computes what the layer computes in its network."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from slimline.errors import SlimlineError
 from slimline.measure.statistics import Ratio
 from slimline.methods.factorize.cp import FactorizeCP
 from slimline.methods.factorize.factors import layers
 from slimline.methods.factorize.svd import FactorizeSVD
 from slimline.methods.factorize.tucker import FactorizeTucker
-from slimline.methods.method import Method
+from slimline.methods.method import Method, Outcome
 from slimline.network.cost import macs
 from slimline.network.network import Network
 from slimline.network.shapes import recorded
+from slimline.network.trace import trace
 from slimline.runtimes.registry import open_artifact
 from slimline.runtimes.runtime import Array, Artifact
 from slimline.search.layer_race import LAYER_RACE, LayerRace, faster, owner
@@ -46,14 +50,15 @@ def test_a_new_weight_belongs_to_the_longest_name_it_begins_with() -> None:
 class Fake:
     """In the place of a race: keeps what the contestants answer, and says how their multiply-adds compare."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int = 1) -> None:
+        self.plan = replace(LAYER_RACE, batch=batch)
         self.answers: list[dict[str, Array]] = []
         self.inputs: list[Array] = []
 
     def __call__(
         self, contestants: Mapping[str, Artifact], inputs: Mapping[str, Array], plan: Any, threads: int
     ) -> Any:
-        assert plan is LAYER_RACE and threads == 3
+        assert plan == self.plan and threads == 3
         runners = {label: open_artifact(artifact, 1) for label, artifact in contestants.items()}
         self.answers.append({label: np.array(runner.run(inputs)[0]) for label, runner in runners.items()})
         self.inputs.append(inputs["x"])
@@ -102,3 +107,36 @@ def test_only_the_layers_that_are_named_are_raced(tmp_path: Path) -> None:
     assert list(LayerRace(("torch", ""), 3, tmp_path, run=run).ratios(first, second, images)) == ["outer"]
     assert macs(both) < macs(first) < macs(before)
     assert len(run.answers) == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["000-layer", "000-rewritten"]
+
+
+class Folded(nn.Module):
+    """Eight rows of every image are samples of their own for the layer, or, of all samples, its last axis."""
+
+    def __init__(self, turned: bool = False) -> None:
+        super().__init__()
+        self.inner, self.turned = nn.Linear(8, 64), turned
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows = image.flatten(0, 2)
+        if self.turned:
+            rows = rows.reshape(-1, 64).mean(0).reshape(8, 8)[:5]
+        result: Tensor = self.inner(rows).mean() + image.flatten(1)
+        return result
+
+
+def folded(turned: bool) -> tuple[Network, Outcome, Samples]:
+    network = trace(Folded(turned).eval(), {"image": torch.randn(2, 1, 8, 8)})
+    return network, FactorizeSVD(rank=4).apply(network), Samples({"image": patterns(20, seed=3)[0]})
+
+
+def test_what_is_folded_into_the_first_axis_is_work_of_one_sample(tmp_path: Path) -> None:
+    network, outcome, samples = folded(turned=False)
+    run = Fake(batch=8)
+    assert list(LayerRace(("torch", ""), 3, tmp_path, run=run).ratios(network, outcome, samples)) == ["inner"]
+    assert run.inputs[0].shape == (16 * 8, 8)
+
+
+def test_a_layer_that_reads_no_samples_is_told(tmp_path: Path) -> None:
+    network, outcome, samples = folded(turned=True)
+    with pytest.raises(SlimlineError, match="inner cannot be raced alone: what it reads has no axis of samples first"):
+        LayerRace(("torch", ""), 3, tmp_path, run=Fake()).ratios(network, outcome, samples)

@@ -1,11 +1,14 @@
 """Recipes that store less: what they take, what they leave; files get smaller and answers stay about the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.methods.factorize.embedding import FactorizeEmbedding
+from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.prune.vocabulary import PruneVocabulary
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.methods.recipe import Recipe
@@ -13,7 +16,7 @@ from slimline.methods.share.codebook import ShareWeights
 from slimline.methods.simplify.simplify import Simplify
 from slimline.network.network import Network
 from slimline.network.trace import trace
-from slimline.search.storage import CLUSTERS, smaller, tables
+from slimline.search.storage import CLUSTERS, smaller
 from slimline.task import Task
 from tests.toys import toy, toy_task
 
@@ -48,15 +51,6 @@ def words_task() -> Task:
     )
 
 
-def synthetic(task: Task) -> Task:
-    return Task(validate=task.validate, train="synthetic")
-
-
-def test_tables_are_what_is_only_looked_up_in_and_large_enough() -> None:
-    assert tables(words_network()) == ("table",)
-    assert tables(toy()) == ()
-
-
 def test_without_tables_floats_get_codebooks_and_integers_nothing() -> None:
     simplify, integers = Simplify(), QuantizeStatic()
     task = toy_task()
@@ -65,20 +59,33 @@ def test_without_tables_floats_get_codebooks_and_integers_nothing() -> None:
     assert smaller(toy(), Recipe([simplify, integers]), task) == []
 
 
-def test_tables_are_factorized_too_and_shared_beside_integers() -> None:
+def test_tables_get_fewer_rows_and_a_lower_rank_too_and_are_shared_beside_integers() -> None:
     network, task = words_network(), words_task()
     simplify, integers = Simplify(), QuantizeStatic(samples=16)
     floats = smaller(network, Recipe([simplify]), task)
-    assert len(floats) == len(CLUSTERS) * 4
-    beside = smaller(network, Recipe([simplify, integers]), task)
-    assert len(beside) == len(floats)
-    for recipe in beside:
-        assert recipe.methods[0] == simplify and recipe.methods[-1] == integers
-        (share,) = [m for m in recipe.methods if isinstance(m, ShareWeights)]
-        kinds = {type(m) for m in recipe.methods}
-        name = "table" + ".kept" * (PruneVocabulary in kinds) + ".first" * (FactorizeEmbedding in kinds)
-        assert share.layers == (name,)
-    assert not [r for r in smaller(network, Recipe([simplify]), synthetic(task)) if "PruneVocabulary" in r.to_yaml()]
+    starts = [tuple(type(m) for m in recipe.methods[1:-1]) for recipe in floats[:: len(CLUSTERS)]]
+    assert starts == [(), (PruneVocabulary,), (FactorizeEmbedding,), (PruneVocabulary, FactorizeEmbedding)]
+    for recipe in smaller(network, Recipe([simplify, integers]), task):
+        weights = recipe.apply(network, task).network.weights()
+        assert any(name.startswith("table") and "codebook" in name for name in weights)
+        assert any(t.dtype is torch.int8 for t in weights.values())
+
+
+def test_rows_stay_where_no_real_sample_tells_which_are_read_or_all_are() -> None:
+    network, task = words_network(), words_task()
+    everything = np.arange(WORDS).reshape(-1, 8)
+    labels = np.zeros(len(everything), np.int64)
+    read = Task(validate=task.validate, train={"words": everything, "labels": labels})
+    for told in (replace(task, synthetic=True), read):
+        recipes = smaller(network, Recipe([Simplify()]), told)
+        assert recipes and not [r for r in recipes if "PruneVocabulary" in r.to_yaml()]
+
+
+def test_recipes_fit_narrower_networks() -> None:
+    network, task = words_network(), words_task()
+    narrow = PruneChannels(keep=0.1, importance="l1").apply(network).network
+    for recipe in smaller(network, Recipe([Simplify(), QuantizeStatic(samples=16)]), task):
+        assert recipe.apply(narrow, task).network.run({"words": torch.randint(0, WORDS, (3, 9))})[0].shape[0] == 3
 
 
 def stored_bytes(network: Network) -> int:

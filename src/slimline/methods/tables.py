@@ -1,5 +1,8 @@
 """Tables whose rows are read by number (words, places, items), and how often each row is."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -16,7 +19,8 @@ aten = torch.ops.aten
 def lookups(network: Network) -> dict[str, Node]:
     """The calls that read tables, by the name of their table, in the order of the graph."""
     nodes = network.module.graph.find_nodes(op="call_function", target=aten.embedding.default)
-    return {_name(node): node for node in nodes}
+    owners = Counter(table.rpartition(".")[0] for table in {table_of(n) for n in nodes if _is_stored(n.args[0])})
+    return {_name(node, owners): node for node in nodes}
 
 
 def not_own(network: Network, node: Node) -> list[str]:
@@ -45,20 +49,14 @@ def stem(name: str, node: Node) -> str:
 def reads(network: Network, task: Task | None, who: str, most: int) -> dict[str, Tensor]:
     """How often each row of each stored table is read, float64 (rows,), by the name of the table.
 
-    Only what leads to the numbers is computed.
-
     Args:
         who: needs the data, for the sentence that says so.
         most: samples at most.
     """
     samples = needs_data(who, task, network).take(slice(0, most))
-    small = network.copy().set_training_(False)
-    graph = small.module.graph
-    calls = {name: n for name, n in lookups(small).items() if _is_stored(n.args[0])}
+    calls = {name: n for name, n in lookups(network).items() if _is_stored(n.args[0])}
     sizes = {name: len(get_tensor(network.module, table_of(node))) for name, node in calls.items()}
-    next(reversed(graph.nodes)).args = (tuple(node.args[1] for node in calls.values()),)
-    graph.eliminate_dead_code()
-    numbers_of = GraphModule(small.module, graph)
+    numbers_of = numbers_read(network, list(calls.values()))
     found = {name: torch.zeros(size, dtype=torch.double) for name, size in sizes.items()}
     with torch.no_grad():
         for inputs in batches(network, samples):
@@ -67,11 +65,23 @@ def reads(network: Network, task: Task | None, who: str, most: int) -> dict[str,
     return found
 
 
+def numbers_read(network: Network, calls: Sequence[Node]) -> GraphModule:
+    """What computes the numbers by which these calls look up, and nothing else."""
+    small = network.copy().set_training_(False)
+    graph = small.module.graph
+    nodes = {node.name: node for node in graph.nodes}
+    next(reversed(graph.nodes)).args = (tuple(nodes[call.name].args[1] for call in calls),)
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))  # a dropout is no dead code to torch
+    return GraphModule(small.module, graph)
+
+
 def _is_stored(source: object) -> bool:
     return isinstance(source, Node) and source.op == "get_attr"
 
 
-def _name(node: Node) -> str:
+def _name(node: Node, owners: Mapping[str, int]) -> str:
+    """That of the table without its last part, unless another table has it too; of the call, where it is computed."""
     if not _is_stored(node.args[0]):
         return node.name
-    return table_of(node).rpartition(".")[0] or table_of(node)
+    owner = table_of(node).rpartition(".")[0]
+    return owner if owner and owners[owner] == 1 else table_of(node)

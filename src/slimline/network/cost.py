@@ -49,6 +49,21 @@ def weight_name(node: Node) -> str | None:
     return str(source.target) if isinstance(source, Node) and source.op == "get_attr" else None
 
 
+def stored_names(node: Node) -> list[str]:
+    """Everything stored that the weight of a conv or linear node is made of, but for the scales of integers.
+
+    One name for a plain weight; for a codebook its values and the numbers of the clusters.
+    """
+    found, waiting = dict[str, None](), [node.args[1]]
+    while waiting:
+        source = waiting.pop()
+        if isinstance(source, Node) and source.op == "get_attr":
+            found[str(source.target)] = None
+        elif isinstance(source, Node):
+            waiting += [source.args[0]] if "dequantize" in str(source.target) else source.all_input_nodes
+    return list(found)
+
+
 def layers(network: Network) -> list[Layer]:
     """Every conv, linear and matrix product in execution order.
 
@@ -75,14 +90,14 @@ def layers(network: Network) -> list[Layer]:
             length = shapes[node.args[0].name][-1]
             found.append(Layer(node.name, node.name, kind, (), output[1:], math.prod(output) // batch * length, 0, 0))
             continue
-        weight, shape = get_tensor(network.module, name), shapes[node.args[1].name]  # what is stored, what is read
+        stored, shape = [get_tensor(network.module, n) for n in stored_names(node)], shapes[node.args[1].name]
         if kind.startswith("conv_transpose"):
             macs = math.prod(shapes[node.args[0].name]) // batch * math.prod(shape[1:])
         else:
             macs = math.prod(output) // batch * math.prod(shape[1:])
         title = name.rpartition(".")[0] or name
-        size = weight.numel() * weight.element_size()
-        found.append(Layer(title, node.name, kind, shape, output[1:], macs, weight.numel(), size))
+        size = sum(t.numel() * t.element_size() for t in stored)
+        found.append(Layer(title, node.name, kind, shape, output[1:], macs, sum(t.numel() for t in stored), size))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from slimline.network.axes import AxisGroups
-from slimline.network.cost import ATTENTION, EINSUM, Layer, layers
+from slimline.network.cost import ATTENTION, EINSUM, RECURRENT, Layer, layers
 from slimline.network.ids import Axes, Ids
 from slimline.network.network import Network
 
@@ -47,9 +47,9 @@ class CostModel:
     def _work(self, layer: Layer, node: Node) -> list[_Work]:
         """What a layer computes, in parts that fall with other axes."""
         if layer.weight_shape:
-            # Weights that are normalised before they are used have axes, but are not stored.
-            weight = f"{layer.name}.weight" if f"{layer.name}.weight" in self.weights else layer.name
-            axes = self.walk.weight_axes.get(weight) if weight in self.weights else self.walk.of(node.args[1])
+            # What is read, which may be a stored weight turned or normalised; a recurrent layer reads several.
+            recurrent = node.target in RECURRENT
+            axes = self.walk.weight_axes.get(self._stored(layer)) if recurrent else self.walk.of(node.args[1])
             return [_Work(layer.name, layer.macs, self._axes(axes, layer.weight_shape)[:2])]
         if node.target is ATTENTION:
             query, value = self._axes_of(node.args[0]), self._axes_of(node.args[2])
@@ -62,6 +62,9 @@ class CostModel:
         if node.target is EINSUM:
             return [_Work(layer.name, layer.macs, tuple(self._letters(node).values()))]
         return [_Work(layer.name, layer.macs, (*self._axes_of(node), self._axes_of(node.args[0])[-1]))]
+
+    def _stored(self, layer: Layer) -> str:
+        return f"{layer.name}.weight" if f"{layer.name}.weight" in self.weights else layer.name
 
     def _letters(self, node: Node) -> dict[str, tuple[int, Blocks]]:
         """The axes of an Einstein sum; where a factor repeats an axis of length 1, the other has its positions."""

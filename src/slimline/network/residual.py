@@ -15,6 +15,8 @@ from slimline.network.shapes import node_shapes
 aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 LAYERS = {*KINDS, ATTENTION}
+SOURCES = {*LAYERS, torch.ops.aten.embedding.default}
+"""What starts a stream: a table does too, though it computes nothing."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -71,13 +73,13 @@ def _joins(node: Node) -> bool:
 
 
 def _nearest_layers(node: Node) -> set[Node]:
-    """The layers from which a value is computed without another layer between."""
+    """The layers and tables from which a value is computed without another between."""
     found, seen, waiting = set[Node](), set[Node](), [node]
     while waiting:
         node = waiting.pop()
         if node not in seen:
             seen.add(node)
-            if node.target in LAYERS:
+            if node.target in SOURCES:
                 found.add(node)
             else:
                 waiting += node.all_input_nodes

@@ -147,7 +147,7 @@ class StudyTrial(Part):
 
 
 class LayerChange(Part):
-    """One layer before and after; the values after are null when the layer is gone."""
+    """One layer before and after; the values after are null when it is gone, its shape also when it was split."""
 
     name: str
     kind: str

@@ -16,6 +16,7 @@ from slimline.search.bench import Bench
 from slimline.search.bundle import sha256, write_bundle
 from slimline.search.certify import FINAL_RACE, Certified, Certifier
 from slimline.search.latency_model import LatencyModel
+from slimline.search.layer_race import owner
 from slimline.search.study import Trial
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Evidence:
             "hashes": search.hashes,
             "discarded": [[number(t), t.why] for t in search.study.trials() if t.status == "dropped"],
             "study": [study_row(t) for t in search.study.trials()],
-            "layers": self._layers(),
+            "layers": layer_changes(self.search.network, self.bench.load(self.best.trial.network)),
             "training": [{"name": f"trial {number(t)}", "trial": number(t), **c} for t, c in self.bench.curves],
             "sensitivity": [row.as_json() for row in search.table.rows] if search.table is not None else [],
         }
@@ -260,27 +261,6 @@ class Evidence:
             return f"FAIL: a limit of the budget was not met. The best found is {gain}; {loss}; {allowed}."
         return f"{self.best.verdict}: {gain}; {loss}; {allowed}."
 
-    def _layers(self) -> list[dict[str, Any]]:
-        small = self.bench.load(self.best.trial.network)
-        after = {_plain_name(layer.name): layer for layer in layers(small)}
-        rows = []
-        for layer in layers(self.search.network):
-            twin: Layer | None = after.get(layer.name)
-            rows.append(
-                {
-                    "name": layer.name,
-                    "kind": layer.kind,
-                    "shape_before": list(layer.weight_shape),
-                    "shape_after": list(twin.weight_shape) if twin else None,
-                    "macs_before": layer.macs,
-                    "macs_after": twin.macs if twin else None,
-                    "bytes_before": layer.bytes,
-                    "bytes_after": twin.bytes if twin else None,
-                    "note": _format(small, twin) if twin and twin.weight_shape else None,
-                }
-            )
-        return rows
-
     def _write(self, best: dict[str, Any], sentence: str) -> Path:
         trial = self.best.trial
         lines = "\n".join(f"- `{line}`" for line in trial.recipe) or "- nothing: the original network"
@@ -323,6 +303,39 @@ def _beats(a: Trial, b: Trial) -> bool:
     left = (a.latency_ms or 0.0, -(a.score or 0.0), a.size_bytes)
     right = (b.latency_ms or 0.0, -(b.score or 0.0), b.size_bytes)
     return left != right and all(x <= y for x, y in zip(left, right, strict=True))
+
+
+def layer_changes(original: Network, small: Network) -> list[dict[str, Any]]:
+    """Every layer of a network beside what another made of it; what was split is counted together."""
+    before, after = layers(original), layers(small)
+    weighted = list(dict.fromkeys(layer.name for layer in before if layer.weight_shape))
+    alike: dict[str, list[Layer]] = {}
+    parts: dict[str, list[Layer]] = {}
+    for layer in after:
+        name = _plain_name(layer.name)
+        alike.setdefault(name, []).append(layer)
+        if layer.weight_shape and name not in weighted:
+            parts.setdefault(owner(name, weighted), []).append(layer)
+    rows = []
+    for layer in before:
+        calls = alike.get(layer.name, [])  # of a layer that is called several times, one for each call
+        twin = (calls.pop(0) if len(calls) > 1 else calls[0]) if calls else None
+        twins = [twin] if twin else parts.get(layer.name, [])
+        several = f"{len(twins)} layers in its place"
+        rows.append(
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "shape_before": list(layer.weight_shape),
+                "shape_after": list(twin.weight_shape) if twin else None,
+                "macs_before": layer.macs,
+                "macs_after": sum(t.macs for t in twins) if twins else None,
+                "bytes_before": layer.bytes,
+                "bytes_after": sum(t.bytes for t in twins) if twins else None,
+                "note": several if twins and not twin else _format(small, twin) if twin and twin.weight_shape else None,
+            }
+        )
+    return rows
 
 
 def _plain_name(name: str) -> str:

@@ -7,7 +7,7 @@ are rewritten together still has to win its own race.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from slimline.errors import SlimlineError
 from slimline.measure.latency import RacePlan, race
 from slimline.measure.statistics import Ratio
 from slimline.methods.method import Outcome
@@ -69,6 +70,9 @@ class LayerRace:
 
         Args:
             rewritten: what the method made of ``before``: the new weights begin with the name of their layer.
+
+        Raises:
+            SlimlineError: a layer cannot run alone.
         """
         names, after = rewritten.changed, rewritten.network
         known = set(before.weights())
@@ -79,14 +83,27 @@ class LayerRace:
         found = {}
         for number, name in enumerate(names):
             read = values[sources[name].name]
+            batch = self._batch(name, read, min(SAMPLES, len(samples)))
             sides = {"layer": (before, old[name]), "rewritten": (after, new[name])}
             contestants = {
                 label: self._exported(alone(network, calls, read), f"{number:03d}-{label}")
                 for label, (network, calls) in sides.items()
             }
-            raced = self.run(contestants, {"x": read.numpy()}, self.plan, self.threads)
+            plan = replace(self.plan, batch=batch, samples=max(batch, self.plan.samples))
+            raced = self.run(contestants, {"x": read.numpy()}, plan, self.threads)
             found[name] = raced.ratio("layer", "rewritten")
         return found
+
+    def _batch(self, name: str, read: Tensor, samples: int) -> int:
+        """Positions of the first axis that one sample takes: more than one where windows or words are folded into it.
+
+        Raises:
+            SlimlineError: they are no whole number.
+        """
+        each, rest = divmod(len(read), samples)
+        if rest or not each:
+            raise SlimlineError(f"The layer {name} cannot be raced alone: what it reads has no axis of samples first.")
+        return each * self.plan.batch
 
     def _exported(self, network: Network, name: str) -> Artifact:
         home = self.folder / name
@@ -136,7 +153,7 @@ def alone(network: Network, calls: Sequence[Node], read: Tensor) -> Network:
     copies = {_source(calls): graph.placeholder("x")}
     for call in calls:
         for stored in call.all_input_nodes:
-            if stored.op == "get_attr":
+            if stored.op == "get_attr" and stored not in copies:
                 put_tensor(root, str(stored.target), get_tensor(network.module, str(stored.target)))
                 copies[stored] = graph.get_attr(str(stored.target))
         copies[call] = graph.node_copy(call, copies.__getitem__)

@@ -14,9 +14,11 @@ from slimline.errors import SlimlineError
 from slimline.measure.machine import usable_cores
 from slimline.measure.statistics import Verdict
 from slimline.methods.distill.own_student import fitted
+from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic, op_name
 from slimline.methods.recipe import Recipe
+from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.methods.simplify.simplify import Simplify
 from slimline.network import container
 from slimline.network.network import Network
@@ -294,8 +296,10 @@ class Search:
         """When integers everywhere lose too much: the layers that lose most stay in floating point."""
         self.listener.stage("8-bit integers, but for the layers that lose most")
         base = self._fastest_of_the_safest(self.int8)
-        *before, method = Recipe.from_yaml(base.recipe_yaml).methods
+        *_, method = Recipe.from_yaml(base.recipe_yaml).methods
         assert isinstance(method, QuantizeStatic)
+        # `Simplify` might merge a layer of a narrower network away that is named here
+        before: list[Method] = [FoldBatchNorm()]
 
         def rank() -> list[str]:
             folded = Recipe(before).apply(self.network, self.training_task).network
@@ -312,13 +316,13 @@ class Search:
 
     def _storage(self) -> None:
         """Fewer bytes for the same layers, where bytes are what counts: from the smallest file of either precision."""
-        if self.budget.minimize != "size" or not self._time_for("codebooks and factorised tables"):
+        if self.budget.minimize != "size":
             return
-        self.listener.stage("Codebooks and factorised tables")
+        self.listener.stage("Codebooks and smaller tables")
         safe = [t for t in self.int8 if (t.drop or 0.0) <= self.budget.max_drop]
         for trials in (self.free, safe):
             base = min(trials, key=lambda t: t.size_bytes, default=None)
-            if base is None:
+            if base is None or not self._time_for(f"codebooks and smaller tables beside {base.precision}"):
                 continue
             recipes = smaller(self.network, Recipe.from_yaml(base.recipe_yaml), self.training_task)
             self.stored += self._raced([self.bench.trial("storage", recipe, base.place) for recipe in recipes])

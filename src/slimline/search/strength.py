@@ -196,35 +196,42 @@ class StrengthSearch:
         be factorised would still compute more than the best candidate. Where bytes count, every layer gets smaller.
         """
         name = method.line()
-        whole = method.apply(self.original, self.task)
-        best = min(self._hopeful(), key=lambda c: self._measured(c.trial), default=None)
-        if not whole.changed:
-            self.bench.listener.note(f"{name}: finds no layer that gets cheaper")
-            return None
-        if best is not None and macs(whole.network) >= best.trial.macs:
-            self.bench.listener.note(f"{name}: computes more than {best.trial.id}")
-            return None
         if self.budget.minimize == "size":
             return method
         if not self._time_for(f"races of layers for {name}", LAYERS_RACED * LAYER_SECONDS + EXPORT_SECONDS, deadline):
             self.bench.listener.note(f"{name}: no time left to race layers")
             return None
-        work = Counter[str]()
-        for layer in layers(self.original):
-            work[layer.name] += layer.macs
-        dearest = tuple(sorted(whole.changed, key=lambda layer: -work[layer])[:LAYERS_RACED])
+        best = min(self._hopeful(), key=lambda c: self._measured(c.trial), default=None)
+        limit = None if best is None else best.trial.macs
+        key = [name, str(limit), *self.base.place, self.bench.identity]
+        kept, notes = self.bench.study.once("layer race", key, lambda: self._raced_layers(method, limit))
+        for note in notes:
+            self.bench.listener.note(f"{name}: {note}")
+        return replace(method, layers=tuple(kept)) if kept else None
 
-        def race_layers() -> list[str]:
+    def _raced_layers(self, method: Factorization, limit: int | None) -> tuple[list[str], list[str]]:
+        """The layers that are faster for a method, and why others are not.
+
+        Args:
+            limit: MACs below which the network has to come for a race.
+        """
+        try:
+            whole = method.apply(self.original, self.task)
+            if not whole.changed:
+                return [], ["finds no layer that gets cheaper"]
+            if limit is not None and macs(whole.network) >= limit:
+                return [], ["computes more than the best candidate"]
+            work = Counter[str]()
+            for layer in layers(self.original):
+                work[layer.name] += layer.macs
+            dearest = tuple(sorted(whole.changed, key=lambda layer: -work[layer])[:LAYERS_RACED])
             outcome = replace(method, layers=dearest).apply(self.original, self.task)
             with TemporaryDirectory() as folder:
                 where = LayerRace(self.base.place, self.bench.threads, Path(folder))
                 kept, left = faster(where.ratios(self.original, outcome, self.samples))
-            for layer, why in left.items():
-                self.bench.listener.note(f"{name}: {layer} {why}")
-            return list(kept)
-
-        kept = self.bench.study.once("layer race", [name, *self.base.place, self.bench.identity], race_layers)
-        return replace(method, layers=tuple(kept)) if kept else None
+        except SlimlineError as reason:  # of what one layer alone cannot do, the search need not end
+            return [], [str(reason)]
+        return list(kept), [f"{layer} {why}" for layer, why in left.items()]
 
     def _measured(self, trial: Trial) -> float:
         """The share of the whole network's cost that a file was measured to have."""

@@ -10,7 +10,7 @@ from slimline.task import Task
 
 Factorization = FactorizeTucker | FactorizeWhitened
 FACTORIZATIONS: tuple[Factorization, ...] = (FactorizeWhitened(budget=0.5), FactorizeTucker(budget=0.5))
-"""Only layers that a race finds faster are factorised."""
+"""Where latency counts, only layers that a race finds faster are factorised."""
 
 
 def students(task: Task) -> list[Method]:

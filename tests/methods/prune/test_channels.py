@@ -111,3 +111,8 @@ def test_streams_that_are_kept_stay_whole_and_the_rest_pays_for_them() -> None:
     assert 0.4 < macs(smaller) / macs(network) <= 0.5
     fewer = replace(method, widths={"stem": 32}).apply(network).network
     assert {g.name: g.width for g in axis_groups(fewer).groups}["stem"] == 32
+
+
+def test_a_share_of_channels_is_that_share_however_small() -> None:
+    pruned = PruneChannels(keep=0.05, importance="l1", multiple=1).apply(toy()).network
+    assert pruned.weights()["inner.weight"].shape[:2] == (round(0.05 * 24), round(0.05 * 16))

@@ -1,10 +1,13 @@
 """Words that come stay as they are; those that never came are read as the nearest that did."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.embedding import FactorizeEmbedding
@@ -13,6 +16,7 @@ from slimline.methods.prune.vocabulary import PruneVocabulary, nearest
 from slimline.methods.recipe import Recipe
 from slimline.network import container
 from slimline.network.network import Network
+from slimline.network.trace import trace
 from slimline.runtimes.registry import get_runtime
 from slimline.runtimes.runtime import Artifact
 from slimline.task import Task
@@ -107,6 +111,24 @@ def test_what_cannot_be_done_is_told() -> None:
         PruneVocabulary(layers=("word",)).apply(bag(), task())
     with pytest.raises(SlimlineError, match="needs data"):
         PruneVocabulary().apply(bag())
-    synthetic = Task(validate={"x": texts()}, train="synthetic", score="relative")
+    mostly = Task(validate={"x": np.arange(WORDS - 8).reshape(-1, 8)}, score="relative")
+    expected = f"would not get smaller: {8 * WIDTH * 4} bytes of rows go, {WORDS * 4} of numbers come"
+    assert PruneVocabulary().apply(bag(), mostly).skipped["words"] == expected
+
+
+@pytest.mark.parametrize("synthetic", [{"train": "synthetic"}, {"synthetic": True}])
+def test_samples_that_were_made_do_not_tell_which_words_come(synthetic: dict[str, Any]) -> None:
+    made = replace(Task(validate={"x": texts()}, score="relative"), **synthetic)
     with pytest.raises(SlimlineError, match="cannot tell from synthetic samples"):
-        PruneVocabulary().apply(bag(), synthetic)
+        PruneVocabulary().apply(bag(), made)
+
+
+def test_the_row_of_the_padding_does_not_learn_afterwards() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Embedding(WORDS, WIDTH, padding_idx=6), nn.Flatten(), nn.Linear(8 * WIDTH, 3))
+    network = trace(module.eval(), {"input": torch.from_numpy(texts(2))})
+    result = PruneVocabulary().apply(network, Task(validate={"input": texts()}, score="relative")).network
+    result.module(torch.from_numpy(texts()))[0].sum().backward()
+    place = int(result.weights()["0.row"][6])
+    learnt = result.weights()["0.kept.weight"].grad.abs().sum(1)
+    assert learnt[place] == 0 and learnt.count_nonzero() == len(learnt) - 1

@@ -66,7 +66,7 @@ class FactorizeEmbedding(Method):
         calls = lookups(result)
         check_names("FactorizeEmbedding(layers=...)", self.layers, calls, "table")
         counts: dict[str, Tensor] = {}
-        if calls and task is not None and self.samples and not task.wants_synthetic:
+        if calls and task is not None and self.samples and not (task.wants_synthetic or task.synthetic):
             counts = reads(network, task, "Counting words", self.samples)
         changed, skipped = [], dict[str, str]()
         for name, node in calls.items():

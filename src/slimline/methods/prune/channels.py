@@ -145,7 +145,7 @@ class PruneChannels(Method):
             ranks: importance of the channels of the free groups, for the global allocation.
         """
         if self.allocation == "uniform" and self.of == "channels":
-            return snapped(free, uniform_shares(free, 1 - self.keep), self.multiple)
+            return snapped(free, {g.name: self.keep for g in free}, self.multiple)
         gains = gains_of(free, ranks, cost) if self.allocation == "global" else {}
 
         def shares(strength: float) -> Shares:

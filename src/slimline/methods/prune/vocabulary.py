@@ -27,6 +27,8 @@ from slimline.task import Task
 from slimline.training.workspace import Workspace
 
 aten = torch.ops.aten
+NUMBER = torch.int32
+"""How the number of a row is stored."""
 AT_ONCE = 1024
 """Rows whose nearest ones are looked for together."""
 
@@ -54,7 +56,7 @@ class PruneVocabulary(Method):
         result = network.copy()
         calls = lookups(result)
         check_names("PruneVocabulary(layers=...)", self.layers, calls, "table")
-        if task is not None and task.wants_synthetic:
+        if task is not None and (task.wants_synthetic or task.synthetic):
             raise SlimlineError(
                 "PruneVocabulary cannot tell from synthetic samples which words come: give real training samples."
             )
@@ -63,7 +65,8 @@ class PruneVocabulary(Method):
         for name, node in calls.items():
             if self.layers and name not in self.layers:
                 continue
-            reasons = not_own(result, node) or self.unsupported(name, counts[name])
+            reasons = not_own(result, node)
+            reasons = reasons or self.unsupported(name, counts[name], get_tensor(result.module, table_of(node)))
             if reasons:
                 skipped[name] = "; ".join(reasons)
             else:
@@ -71,7 +74,7 @@ class PruneVocabulary(Method):
                 changed.append(name)
         return Outcome(result.tidy_(), changed, skipped)
 
-    def unsupported(self, name: str, count: Tensor) -> list[str]:
+    def unsupported(self, name: str, count: Tensor, table: Tensor) -> list[str]:
         """Why a table stays as it is; [] means that rows can go.
 
         Raises:
@@ -83,15 +86,18 @@ class PruneVocabulary(Method):
                 f"PruneVocabulary(least={self.least}) would leave no row of {name}: its most common one is read "
                 f"{int(count.max())} times; choose less, or give more samples."
             )
-        return ["has no row that is read less"] if kept == len(count) else []
+        if kept == len(count):
+            return ["has no row that is read less"]
+        gone, added = (len(count) - kept) * table[0].numel() * table.element_size(), len(count) * NUMBER.itemsize
+        return [f"would not get smaller: {gone} bytes of rows go, {added} of numbers come"] if added >= gone else []
 
 
 def _replace_(network: Network, name: str, node: Node, kept: Tensor) -> None:
     """Put the kept rows and the numbers they have now in the place of a table; edits the network."""
     table = get_tensor(network.module, table_of(node))
     rows = table.detach()
-    numbers = nearest(rows.float(), rows[kept].float()).to(torch.int32)
-    numbers[kept] = torch.arange(len(kept), dtype=torch.int32)
+    numbers = nearest(rows.float(), rows[kept].float()).to(NUMBER)
+    numbers[kept] = torch.arange(len(kept), dtype=NUMBER)
     graph = network.module.graph
     with graph.inserting_before(node):
         place = unused_name(network, f"{stem(name, node)}row")
@@ -99,6 +105,9 @@ def _replace_(network: Network, name: str, node: Node, kept: Tensor) -> None:
         found = graph.call_function(aten.index.Tensor, (graph.create_node("get_attr", place), [node.args[1]]))
         smaller = unused_name(network, f"{stem(name, node)}kept.weight")
         set_weight(network, smaller, rows[kept].clone(), table.requires_grad)
-        value = graph.call_function(aten.embedding.default, (graph.create_node("get_attr", smaller), found))
+        rest = list(node.args[2:])
+        if rest and isinstance(rest[0], int) and rest[0] >= 0:  # the row of the padding, which does not learn
+            rest[0] = int(numbers[rest[0]])
+        value = graph.call_function(aten.embedding.default, (graph.create_node("get_attr", smaller), found, *rest))
     node.replace_all_uses_with(value)
     graph.erase_node(node)

@@ -99,6 +99,7 @@ class ShareWeights(Method):
     rows: int = param(0, low=0, high=65536, doc="outputs of a layer that share a codebook; 0 for all")
     iterations: int = param(1000, low=1, high=1000000, doc="rounds of k-means at most")
     smallest: int = param(1024, low=1, high=2**31, doc="layers of fewer weights are left as they are")
+    of: str = param("everything", choices=("everything", "tables"), doc="tables: only what is looked up by number")
     layers: tuple[str, ...] = param((), doc="names of the layers to take; none for all that qualify")
 
     needs = frozenset({"float weights"})
@@ -111,6 +112,9 @@ class ShareWeights(Method):
         changed, skipped = [], {}
         for name, nodes in reads.items():
             if self.layers and name not in self.layers:
+                continue
+            if self.of == "tables" and not is_table(nodes):
+                skipped[name] = "is no table"
                 continue
             weight = get_tensor(result.module, str(nodes[0].target)).detach()
             reasons = self.unsupported(name, weight, nodes)
@@ -183,6 +187,11 @@ def weights_read(network: Network) -> dict[str, list[Node]]:
             if weight.ndim > 1 and isinstance(weight, torch.nn.Parameter):
                 found.setdefault(str(node.target).removesuffix(".weight"), []).append(node)
     return found
+
+
+def is_table(nodes: list[Node]) -> bool:
+    """Whether a weight is only ever looked up by number."""
+    return {user.target for node in nodes for user in node.users} == {aten.embedding.default}
 
 
 def _stored(network: Network, name: str, value: Tensor) -> Node:
