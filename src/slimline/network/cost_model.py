@@ -49,7 +49,7 @@ class CostModel:
         if layer.weight_shape:
             # What is read, which may be a stored weight turned or normalised; a recurrent layer reads several.
             recurrent = node.target in RECURRENT
-            axes = self.walk.weight_axes.get(self._stored(layer)) if recurrent else self.walk.of(node.args[1])
+            axes = self.walk.weight_axes.get(self._stored_name(layer)) if recurrent else self.walk.of(node.args[1])
             return [_Work(layer.name, layer.macs, self._axes(axes, layer.weight_shape)[:2])]
         if node.target is ATTENTION:
             query, value = self._axes_of(node.args[0]), self._axes_of(node.args[2])
@@ -63,7 +63,7 @@ class CostModel:
             return [_Work(layer.name, layer.macs, tuple(self._letters(node).values()))]
         return [_Work(layer.name, layer.macs, (*self._axes_of(node), self._axes_of(node.args[0])[-1]))]
 
-    def _stored(self, layer: Layer) -> str:
+    def _stored_name(self, layer: Layer) -> str:
         return f"{layer.name}.weight" if f"{layer.name}.weight" in self.weights else layer.name
 
     def _letters(self, node: Node) -> dict[str, tuple[int, Blocks]]:
