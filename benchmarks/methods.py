@@ -1,7 +1,8 @@
 """Every method alone on the demo network, and what makes tables smaller on MiniLM: score, bytes and time.
 
     python benchmarks/methods.py [MINILM_FOLDER]                   all; writes one results file for each network
-    python benchmarks/methods.py FactorizeTucker                   only this row of the demo network; writes nothing
+    python benchmarks/methods.py [MINILM_FOLDER] minilm            only this network
+    python benchmarks/methods.py fashion FactorizeTucker           only this row; writes nothing
 
 On the demo network (`fashion`) what a method breaks is recovered by the same short distillation for all; what is exact
 is not. On MiniLM, fine-tuned on reviews (`structure_cases`), nothing is recovered. Scores come from the exported file
@@ -153,10 +154,12 @@ def table_methods() -> dict[str, tuple[list[Method], bool]]:
 def main(folder: Path | None, wanted: list[str]) -> None:
     """The demo network, and MiniLM where its folder is given."""
     torch.set_num_threads(usable_cores())
-    subjects = [fashion, *([lambda: minilm(folder)] if folder else [])]
-    for made in subjects:
+    subjects = {"fashion": fashion} | ({"minilm": lambda: minilm(folder)} if folder else {})
+    chosen = [name for name in wanted if name in subjects] or list(subjects)
+    wanted = [name for name in wanted if name not in subjects]
+    for name in chosen:
         started = time.monotonic()
-        subject = made()
+        subject = subjects[name]()
         with TemporaryDirectory() as scratch:
             summary, rows = measured(subject, wanted, Path(scratch))
         for row in rows:
