@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline.methods.tables import lookups, not_own, numbers_read, reads
+from slimline.methods.tables import lookups, numbers_read, own_lookups, reads
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.task import Task
@@ -48,10 +48,11 @@ def test_rows_are_counted_by_what_reads_them() -> None:
 
 def test_why_a_table_cannot_be_replaced() -> None:
     network = several()
-    told = {name: not_own(network, node) for name, node in lookups(network).items()}
-    assert told.pop("words") == told.pop("folded") == told.pop("places") == []
-    assert told.pop("twice") == ["has a table that is read elsewhere too"]
-    assert list(told.values()) == [["has a table that is computed"]]
+    found, skipped = own_lookups(network, (), "Test")
+    assert list(found) == ["words", "folded", "places"]
+    assert skipped.pop("twice") == "has a table that is read elsewhere too"
+    assert list(skipped.values()) == ["has a table that is computed"]
+    assert own_lookups(network, ("folded", "twice"), "Test")[0].keys() == {"folded"}
 
 
 def test_tables_of_one_parent_have_names_of_their_own() -> None:

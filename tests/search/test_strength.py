@@ -376,13 +376,14 @@ def test_layers_that_are_not_measured_faster_stay(tmp_path: Path) -> None:
     assert len(told) == len(FACTORIZATIONS)
 
 
-def test_what_would_compute_more_than_pruning_left_is_not_raced(tmp_path: Path) -> None:
-    def never(*_: object) -> None:
-        raise AssertionError("raced")
+def never_raced(*_: object) -> None:
+    raise AssertionError("raced")
 
+
+def test_what_would_compute_more_than_pruning_left_is_not_raced(tmp_path: Path) -> None:
     notes: list[str] = []
     with patch.object(Silent, "note", lambda _, text: notes.append(text)):
-        search = searched(tmp_path, fewest_macs=0, layer_race=never)
+        search = searched(tmp_path, fewest_macs=0, layer_race=never_raced)
     assert not [c for c in search.made if isinstance(c.methods[0], FactorizeTucker | FactorizeWhitened)]
     for method in FACTORIZATIONS:
         assert f"{method.line()}: computes more than the best candidate" in notes
@@ -399,11 +400,8 @@ def test_a_layer_that_cannot_run_alone_does_not_end_the_search(tmp_path: Path) -
 
 
 def test_where_bytes_count_every_layer_is_factorized_without_a_race(tmp_path: Path) -> None:
-    def never(*_: object) -> None:
-        raise AssertionError("raced")
-
     budget = Budget(max_drop=0.01, minimize="size")
-    search = searched(tmp_path, fewest_macs=1e9, budget=budget, layer_race=never)
+    search = searched(tmp_path, fewest_macs=1e9, budget=budget, layer_race=never_raced)
     assert [c.methods[0] for c in search.made if isinstance(c.methods[0], FactorizeTucker)] == [
         FactorizeTucker(budget=0.5)
     ]

@@ -1,5 +1,7 @@
-"""Calls in a graph: what they are given, what they are called in a sentence, and who reads a stored tensor."""
+"""Calls in a graph: what they are given, what they and their layers are called, and who reads a stored tensor."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,3 +39,30 @@ def readers_of(network: Network, name: str) -> list[Node]:
     """Every call that reads a stored tensor, through whichever node."""
     nodes = network.module.graph.find_nodes(op="get_attr", target=name)
     return [user for node in nodes for user in node.users]
+
+
+def stored_name(value: object) -> str | None:
+    """The name under which an argument is stored; None for what is computed or no node."""
+    return str(value.target) if isinstance(value, Node) and value.op == "get_attr" else None
+
+
+def by_layer(stored: Mapping[Node, str | None]) -> dict[str, Node]:
+    """Calls by the name of their layer: that of the weight without its last part, unless another weight has it too.
+
+    Args:
+        stored: call -> its stored weight; None where it has none, then it goes by its own name.
+    """
+    owners = Counter(weight.rpartition(".")[0] for weight in {w for w in stored.values() if w})
+    named = {}
+    for node, weight in stored.items():
+        owner = (weight or "").rpartition(".")[0]
+        named[owner if owner and owners[owner] == 1 else weight or node.name] = node
+    return named
+
+
+def part_name(layer: str, weight: str, part: str) -> str:
+    """``conv.first`` for a part that takes the place of ``conv.weight``.
+
+    Where the weight itself has the layer's name, ``conv_first``, since a tensor cannot hold others.
+    """
+    return f"{layer}{'_' if layer == weight else '.'}{part}"

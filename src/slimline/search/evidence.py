@@ -321,7 +321,9 @@ def layer_changes(original: Network, small: Network) -> list[dict[str, Any]]:
         calls = alike.get(layer.name, [])  # of a layer that is called several times, one for each call
         twin = (calls.pop(0) if len(calls) > 1 else calls[0]) if calls else None
         twins = [twin] if twin else parts.get(layer.name, [])
-        several = f"{len(twins)} layers in its place"
+        note = f"{len(twins)} layers in its place" if twins else None
+        if twin:
+            note = _format(small, twin) if twin.weight_shape else None
         rows.append(
             {
                 "name": layer.name,
@@ -332,7 +334,7 @@ def layer_changes(original: Network, small: Network) -> list[dict[str, Any]]:
                 "macs_after": sum(t.macs for t in twins) if twins else None,
                 "bytes_before": layer.bytes,
                 "bytes_after": sum(t.bytes for t in twins) if twins else None,
-                "note": several if twins and not twin else _format(small, twin) if twin and twin.weight_shape else None,
+                "note": note,
             }
         )
     return rows

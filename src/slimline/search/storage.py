@@ -1,6 +1,6 @@
 """Recipes that store a network in fewer bytes: codebooks in place of weights, tables of fewer rows and lower rank.
 
-None of them makes anything faster (benchmarks/results/methods_*.json), so they are tried where size is minimised. Where
+None of them takes work away at run time, some add a look-up, so they are tried where size is minimised only. Where
 weights are integers already, what is left in floating point are the tables, which no runtime reads as integers.
 """
 

@@ -21,8 +21,9 @@ from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.ranks import energy_rank, layers_param, multiple_param
-from slimline.methods.method import Method, Outcome, check_names, param, register
-from slimline.methods.tables import lookups, not_own, reads, stem, table_of
+from slimline.methods.method import Method, Outcome, param, register
+from slimline.methods.tables import own_lookups, reads, table_of
+from slimline.network.calls import part_name
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
@@ -63,19 +64,12 @@ class FactorizeEmbedding(Method):
 
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
-        calls = lookups(result)
-        check_names("FactorizeEmbedding(layers=...)", self.layers, calls, "table")
+        calls, skipped = own_lookups(result, self.layers, "FactorizeEmbedding")
         counts: dict[str, Tensor] = {}
         if calls and task is not None and self.samples and not (task.wants_synthetic or task.synthetic):
             counts = reads(network, task, "Counting words", self.samples)
-        changed, skipped = [], dict[str, str]()
+        changed = []
         for name, node in calls.items():
-            if self.layers and name not in self.layers:
-                continue
-            reasons = not_own(result, node)
-            if reasons:
-                skipped[name] = "; ".join(reasons)
-                continue
             table = get_tensor(result.module, table_of(node)).detach()
             frequency = 1 + counts.get(name, torch.zeros(len(table), dtype=torch.double))
             rank = self.chosen_rank(table, frequency)
@@ -111,11 +105,11 @@ def _replace_(network: Network, name: str, node: Node, a: Tensor, b: Tensor) -> 
     dtype = get_tensor(network.module, table_of(node)).dtype
     graph = network.module.graph
     with graph.inserting_before(node):
-        narrow = unused_name(network, f"{stem(name, node)}first.weight")
+        narrow = unused_name(network, part_name(name, table_of(node), "first.weight"))
         set_weight(network, narrow, a.to(dtype).contiguous())
         table = graph.create_node("get_attr", narrow)
         found = graph.call_function(aten.embedding.default, (table, *node.args[1:]), node.kwargs)
-        wide = unused_name(network, f"{stem(name, node)}last.weight")
+        wide = unused_name(network, part_name(name, table_of(node), "last.weight"))
         set_weight(network, wide, b.T.to(dtype).contiguous())
         value = graph.call_function(aten.linear.default, (found, graph.create_node("get_attr", wide), None))
     node.replace_all_uses_with(value)

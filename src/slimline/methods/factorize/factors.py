@@ -1,7 +1,6 @@
 """The layers that can be factorised, what their factors cost, and how a chain of factors takes a layer's place."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch.fx import Node
 from slimline.errors import SlimlineError
 from slimline.methods.factorize.ranks import RankRule, Ranks
 from slimline.methods.method import Method, Outcome, check_names
-from slimline.network.calls import argument, readers_of
+from slimline.network.calls import argument, by_layer, part_name, readers_of, stored_name
 from slimline.network.network import Network, get_tensor
 from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.shapes import node_shapes
@@ -173,7 +172,8 @@ def layers(network: Network, names: Sequence[str], who: str) -> tuple[list[Layer
     Raises:
         SlimlineError: a name is no layer's.
     """
-    calls = _titled([n for n in network.module.graph.nodes if n.target in AXES or n.target in TRANSPOSED])
+    nodes = [n for n in network.module.graph.nodes if n.target in AXES or n.target in TRANSPOSED]
+    calls = by_layer({node: stored_name(node.args[1]) for node in nodes})
     check_names(f"{who}(layers=...)", names, calls, "layer")
     found, skipped, shapes = [], {}, node_shapes(network)
     for name, node in calls.items():
@@ -205,18 +205,6 @@ def _not_own(network: Network, node: Node) -> list[str]:
     if not stored.is_floating_point():
         return [f"has a weight of {str(stored.dtype).removeprefix('torch.')}"]
     return [] if bool(stored.isfinite().all()) else ["has a weight with values that are not finite"]
-
-
-def _titled(calls: Sequence[Node]) -> dict[str, Node]:
-    """Calls by the name of their layer: that of the weight without its last part, unless another weight has it too."""
-    stored = {n: str(w.target) for n in calls if isinstance(w := n.args[1], Node) and w.op == "get_attr"}
-    owners = Counter(weight.rpartition(".")[0] for weight in set(stored.values()))
-    named = {}
-    for node in calls:
-        weight = stored.get(node, node.name)
-        owner = weight.rpartition(".")[0]
-        named[owner if owner and owners[owner] == 1 else weight] = node
-    return named
 
 
 def dense(layer: Layer) -> list[str]:
@@ -273,9 +261,7 @@ def replace_(
 
 
 def _stem(network: Network, layer: Layer, part: str) -> str:
-    """``conv.first``; where a tensor has the layer's name, ``weight_first``, since a tensor cannot hold others."""
-    weight = str(layer.node.args[1].target)  # type: ignore[union-attr]
-    stem = f"{layer.name}{'_' if layer.name == weight else '.'}{part}"
+    stem = part_name(layer.name, str(stored_name(layer.node.args[1])), part)
     return stem if unused_name(network, stem) == stem else unused_name(network, f"{stem}_factor")
 
 

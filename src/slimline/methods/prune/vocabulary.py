@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from slimline.errors import SlimlineError
-from slimline.methods.method import Method, Outcome, check_names, param, register
-from slimline.methods.tables import lookups, not_own, reads, stem, table_of
+from slimline.methods.method import Method, Outcome, param, register
+from slimline.methods.tables import own_lookups, reads, table_of
+from slimline.network.calls import part_name
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
@@ -54,19 +55,15 @@ class PruneVocabulary(Method):
 
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
-        calls = lookups(result)
-        check_names("PruneVocabulary(layers=...)", self.layers, calls, "table")
+        calls, skipped = own_lookups(result, self.layers, "PruneVocabulary")
         if task is not None and (task.wants_synthetic or task.synthetic):
             raise SlimlineError(
                 "PruneVocabulary cannot tell from synthetic samples which words come: give real training samples."
             )
         counts = reads(network, task, "Vocabulary pruning", self.samples)
-        changed, skipped = [], dict[str, str]()
+        changed = []
         for name, node in calls.items():
-            if self.layers and name not in self.layers:
-                continue
-            reasons = not_own(result, node)
-            reasons = reasons or self.unsupported(name, counts[name], get_tensor(result.module, table_of(node)))
+            reasons = self.unsupported(name, counts[name], get_tensor(result.module, table_of(node)))
             if reasons:
                 skipped[name] = "; ".join(reasons)
             else:
@@ -100,10 +97,10 @@ def _replace_(network: Network, name: str, node: Node, kept: Tensor) -> None:
     numbers[kept] = torch.arange(len(kept), dtype=NUMBER)
     graph = network.module.graph
     with graph.inserting_before(node):
-        place = unused_name(network, f"{stem(name, node)}row")
+        place = unused_name(network, part_name(name, table_of(node), "row"))
         set_weight(network, place, numbers)
         found = graph.call_function(aten.index.Tensor, (graph.create_node("get_attr", place), [node.args[1]]))
-        smaller = unused_name(network, f"{stem(name, node)}kept.weight")
+        smaller = unused_name(network, part_name(name, table_of(node), "kept.weight"))
         set_weight(network, smaller, rows[kept].clone(), table.requires_grad)
         rest = list(node.args[2:])
         if rest and isinstance(rest[0], int) and rest[0] >= 0:  # the row of the padding, which does not learn
