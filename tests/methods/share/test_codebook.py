@@ -81,6 +81,14 @@ def test_every_round_lowers_the_error_and_the_last_is_a_fixed_point(name: str) -
     torch.testing.assert_close(centres, means)  # none is empty
 
 
+@pytest.mark.parametrize(("shape", "constant"), [("standard_normal", 3**0.5 * np.pi / 2), ("laplace", 9.0)])
+def test_many_clusters_come_to_what_panter_and_dite_say(shape: str, constant: float) -> None:
+    """The smallest error of N levels goes to (integral of p^(1/3))^3 / 12 N^2: pi sqrt(3) / 2 and 9 for these two."""
+    values = torch.from_numpy(getattr(np.random.default_rng(5), shape)(size=50_000))
+    error = error_of(values, kmeans(values, 256, 300)) / len(values)
+    assert error == pytest.approx(constant / 256**2, rel=0.1)
+
+
 def test_few_different_values_are_kept_exactly() -> None:
     values = torch.tensor([0.0, 0.001, 10.0, 10.0, 0.0, -3.0])
     assert error_of(values, kmeans(values, 4, 100)) < 1e-15

@@ -3,12 +3,14 @@
 Han, Mao, Dally (2016). Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and
 Huffman Coding. arXiv:1510.00149, section 3.
 
-    W[j] = c[n_j],   c, n = argmin  sum_j (W[j] - c[n_j])^2          k-means, starting from evenly spaced c
+    W[j] = c[n_j],   c, n = argmin  sum_j (W[j] - c[n_j])^2          k-means
     dL/dc_k = sum over j with n_j = k of dL/dW[j]                    their equation 3: training goes on with the c
 
 Ours differs: the look-up stands in the graph, so that files store c and n, and a training step moves c and nothing
-else; up to 16 (4, 2) clusters, two (four, eight) n share a byte; a cluster that nothing belongs to splits the one with
-the largest error; no Huffman coding, which no runtime reads.
+else; up to 16 (4, 2) clusters, two (four, eight) n share a byte; k-means starts from c that lie as close as the cube
+root of the density of W has it, where many c end (Panter, Dite 1951, Quantization distortion in pulse-count modulation
+with nonuniform spacing of levels), not from evenly spaced ones, from which 256 take thousands of rounds; a cluster that
+nothing belongs to splits the one with the largest error; no Huffman coding, which no runtime reads.
 Helps: the size of files, by nearly 8 with 16 clusters.  Does not: make anything faster, since runtimes look the weights
 up once, when they load the file; what a layer needs in memory is what it was.
 """
@@ -43,7 +45,7 @@ def kmeans(values: Tensor, clusters: int, iterations: int) -> Tensor:
     """
     ordered = values.double().sort().values
     before = torch.cat([ordered.new_zeros(2, 1), torch.stack([ordered, ordered.square()]).cumsum(1)], 1)
-    centres = torch.linspace(float(ordered[0]), float(ordered[-1]), clusters, dtype=torch.float64)
+    centres = _start(ordered, clusters)
     ends = torch.tensor([0, len(ordered)])
     for _ in range(iterations):
         cuts = torch.cat([ends[:1], torch.searchsorted(ordered, bounds(centres)), ends[1:]])
@@ -56,6 +58,18 @@ def kmeans(values: Tensor, clusters: int, iterations: int) -> Tensor:
                 break
         centres = means
     return centres
+
+
+def _start(ordered: Tensor, clusters: int) -> Tensor:
+    """Centres as close as the cube root of the density, of which a histogram with a bin for each says enough."""
+    edges = torch.linspace(float(ordered[0]), float(ordered[-1]), clusters + 1, dtype=torch.float64)
+    inner = torch.searchsorted(ordered, edges[1:-1])
+    counts = torch.cat([inner.new_zeros(1), inner, inner.new_tensor([len(ordered)])]).diff()
+    reached = torch.cat([edges.new_zeros(1), (counts / len(ordered)) ** (1 / 3)]).cumsum(0)
+    levels = reached[-1] * (torch.arange(clusters) + 0.5) / clusters
+    last = torch.searchsorted(reached, levels).clamp(1, clusters)
+    share = (levels - reached[last - 1]) / (reached[last] - reached[last - 1])
+    return torch.lerp(edges[last - 1], edges[last], share)
 
 
 def bounds(centres: Tensor) -> Tensor:
