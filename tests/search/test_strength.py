@@ -58,12 +58,12 @@ LAYER_RACE = partial(LayerRace, run=planted_race(from_macs))
 
 
 @contextmanager
-def planted_scores(bench: Bench, most_macs_lost: float) -> Iterator[list[float]]:
-    """A file loses nothing while it has so many MACs, else half of its score; a candidate takes 20 seconds."""
+def planted_scores(bench: Bench, drop: Callable[[Trial], float]) -> Iterator[list[float]]:
+    """A file loses what is said; a candidate takes 20 seconds."""
     clock = [0.0]
 
     def score(self: Bench, trial: Trial) -> None:
-        trial.drop = 0.0 if trial.macs >= most_macs_lost else 0.5
+        trial.drop = drop(trial)
         trial.score = 1 - trial.drop
         clock[0] += SECONDS_PER_CANDIDATE
 
@@ -85,10 +85,13 @@ def searched(
     task: Task | None = None,
     budget: Budget = ONE_POINT,
     layer_race: Callable[..., Any] = LAYER_RACE,
+    drop: Callable[[Trial], float] | None = None,
 ) -> StrengthSearch:
+    """A search in which a file loses nothing while it has so many MACs, else half of its score, or what `drop` says."""
+    drop = drop or (lambda trial: 0.0 if trial.macs >= fewest_macs else 0.5)
     bench = toy_bench(folder, task, resume)
     table = SensitivityTable(bench, toy(), bench.training_task, bench.task.splits(0).calibrate, multiple=2)
-    with planted_scores(bench, fewest_macs) as clock, patch.object(strength_module, "LayerRace", layer_race):
+    with planted_scores(bench, drop) as clock, patch.object(strength_module, "LayerRace", layer_race):
         int8 = bench.trial("int8", Recipe([FoldBatchNorm(), QUANTIZE]), ("torch", ""), scored=False)
         bench.time([int8])
         table.measure_damage()
@@ -134,6 +137,23 @@ def test_widths_cost_at_most_the_share_asked_for(tmp_path: Path, minimize: str, 
         ms = table.predict_ms(widths) / table.predict_ms(table.whole)
         size = table.costs.bytes(widths) / table.costs.bytes(table.whole)
         assert (1 - size_share) * ms + size_share * size <= candidate.strength
+
+
+@pytest.mark.parametrize("better", ["with", "without"])
+def test_the_first_candidate_decides_whether_layers_are_refitted(tmp_path: Path, better: str) -> None:
+    def drop(trial: Trial) -> float:
+        refitted = any("reconstruct" in line for line in trial.recipe)
+        return 0.002 if refitted == (better == "with") else 0.004
+
+    search = searched(tmp_path, fewest_macs=0, drop=drop)
+    prunes = [c.methods[0] for c in search.made]
+    assert all(isinstance(p, PruneChannels) and (p.reconstruct > 0) == (better == "with") for p in prunes)
+    first, *others = [t for t in stored(search).values() if "least squares" in t.why]
+    assert not others and first.status == "dropped" and first.macs == search.made[0].trial.macs
+    worse = "without" if better == "with" else "with"
+    assert first.why == (
+        f"lost 0.40 points after a short recovery {worse} least squares; {search.made[0].trial.id} {better} them 0.20"
+    )
 
 
 def test_the_best_candidate_is_recovered_once_more_from_where_it_was(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ class StrengthSearch:
         samples = self.task.read(self.original.input_names).train
         self.samples = samples
         self.precision = "fp32"
+        self.reconstruct = RECONSTRUCTION_SAMPLES
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
         self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original)) and not self.task.synthetic
         """Whether batch norm holds the scale of the activations behind most layers. What it would learn from synthetic
@@ -125,6 +126,8 @@ class StrengthSearch:
             if not self._time_for(f"candidate {number}", reserve, deadline):
                 break
             candidate = self._candidate((passing * failing) ** 0.5, short_seconds, seconds_per_epoch)
+            if not self.made and self.normed:
+                candidate = self._better_start(candidate, short_seconds, seconds_per_epoch, deadline)
             self.made.append(candidate)
             if candidate.drop <= self.hopeful_drop:
                 passing = candidate.strength
@@ -291,13 +294,35 @@ class StrengthSearch:
             keep=1.0,
             widths={g: w for g, w in widths.items() if w < whole[g]},
             importance=IMPORTANCE,
-            reconstruct=RECONSTRUCTION_SAMPLES,
+            reconstruct=self.reconstruct,
         )
         methods: list[Method] = [FoldBatchNorm(), prune]
         if self.normed:
             methods = [prune, self._distillation(round(epochs, 2))]
         candidate = self._recover(strength, methods, self.original, methods)
         return candidate if self.normed else replace(candidate, seconds_per_epoch=seconds_per_epoch)
+
+    def _better_start(
+        self, fitted: Candidate, seconds: float, quarter_seconds_per_epoch: float, deadline: float
+    ) -> Candidate:
+        """The first candidate again without least squares; what recovers better is the way of those that follow.
+
+        From where least squares leave a network some recover better, others worse (docs/pruning.md has one of each).
+        """
+        if not self._time_for("a candidate without least squares", fitted.trial.seconds, deadline):
+            return fitted
+        self.reconstruct = 0
+        plain = self._candidate(fitted.strength, seconds, quarter_seconds_per_epoch)
+        ways = {"with": fitted, "without": plain}
+        better = min(ways, key=lambda way: ways[way].drop)
+        worse = next(way for way in ways if way != better)
+        self.reconstruct = RECONSTRUCTION_SAMPLES if better == "with" else 0
+        self.bench.drop_trial(
+            ways[worse].trial,
+            f"lost {100 * ways[worse].drop:.2f} points after a short recovery {worse} least squares; "
+            f"{ways[better].trial.id} {better} them {100 * ways[better].drop:.2f}",
+        )
+        return ways[better]
 
     def _epoch_seconds(self, work: float, quarter_seconds_per_epoch: float) -> float:
         """Seconds per epoch of a network of so many MACs, from those of one at a quarter of every width."""
