@@ -9,7 +9,7 @@ import pytest
 
 import tools.readme_figures
 from slimline.errors import SlimlineError
-from tools.readme_figures import ROOT, filled, main
+from tools.readme_figures import ROOT, filled, main, short
 
 DEMO: dict[str, Any] = {
     "verdict": "PASS",
@@ -108,6 +108,12 @@ def test_the_pruning_table_has_a_row_for_every_side(results: Path) -> None:
     left = "100.0 % of the macs, 100.0 % of the parameters, 50.0 % not zero; 1 seed"
     assert found["zeros"] == f"**90.00 %** (1.50 points lost), **1.00x** the speed, {left}"
     assert found["recovery, on every side"] == "7 steps of `Distill()`" and found["recipes"] == "ours: A() > B()"
+
+
+def test_the_widths_of_a_recipe_are_counted() -> None:
+    line = "PruneChannels(keep=0.5, widths={'a.b': 32, 'c': 32, 'd': 7}, reconstruct=512)"
+    assert short(line) == "PruneChannels(keep=0.5, widths={2 groups: 32, 1 group: 7}, reconstruct=512)"
+    assert short("SparseGPT(sparsity=0.5)") == "SparseGPT(sparsity=0.5)"
 
 
 def test_text_outside_the_blocks_stays_and_filling_twice_changes_nothing(results: Path) -> None:
