@@ -54,7 +54,8 @@ def page(methods: Mapping[str, type[Method]], results: Sequence[Mapping[str, Any
 
 def network(summary: Mapping[str, Any]) -> str:
     """A line of the list of networks."""
-    broken = f"what breaks is recovered by `{summary['recovery']}`" if summary["recovery"] else "nothing is recovered"
+    ends = f"`{summary['recovery']}`" if summary["recovery"] else ""
+    broken = f"a recipe that ends with {ends} was recovered" if ends else "nothing is recovered"
     return f"* {summary['network']}: {summary['n']:,} test samples, {summary['original_score']:.2%}; {broken}."
 
 
@@ -63,7 +64,8 @@ def card(cls: type[Method], results: Sequence[Mapping[str, Any]]) -> str:
     text = inspect.getdoc(sys.modules[cls.__module__]) or ""
     path = f"src/{cls.__module__.replace('.', '/')}.py"
     lines = [f"### {cls.__name__}\n", f"{text.strip()}\n", f"File: [`{path}`](../{path})"]
-    facts = [f"needs {' and '.join(sorted(cls.needs))}" if cls.needs else "", _leaves(cls)]
+    needs = sorted(cls.needs) + ["data as its defaults stand"] * (cls().learns_from_data() and "data" not in cls.needs)
+    facts = [f"needs {' and '.join(needs)}" if needs else "", _leaves(cls)]
     lines.append(f"Facts: {'; '.join(f for f in facts if f) or 'needs nothing'}.\n")
     table = hyperparameters(cls)
     if table:

@@ -167,6 +167,7 @@ def inspect(source: Source, data: Data = None, score: ScoreName = "", allow_code
     from rich.console import Console
     from rich.table import Table
 
+    from slimline.methods.prune.filters import channel_axes
     from slimline.network.axes import axis_groups
     from slimline.network.cost import layers
     from slimline.sources.source import Job, load, read_source
@@ -177,10 +178,11 @@ def inspect(source: Source, data: Data = None, score: ScoreName = "", allow_code
     found = axis_groups(network)
     total = sum(layer.macs for layer in layers(network)) or 1
     table = Table("layer", "kind", "weight", "MACs", "share", "bytes", "channels", "left alone because")
+    written = channel_axes(network)
     for layer in layers(network):
-        weight = f"{layer.name}.weight"
-        groups = [f"{g.name} ({g.described})" for g in found.groups if (weight, 0) in g.slices]
-        reasons = [f"axis {axis}: {why}" for (name, axis), why in found.frozen.items() if name == weight]
+        place = layer.weight, written.get(layer.weight, 0)
+        groups = [f"{g.name} ({g.described})" for g in found.groups if place in g.slices]
+        reasons = [f"axis {axis}: {why}" for (name, axis), why in found.frozen.items() if name == layer.weight]
         table.add_row(
             layer.name, layer.kind, "x".join(map(str, layer.weight_shape)), f"{layer.macs:,}",
             f"{layer.macs / total:.1%}",

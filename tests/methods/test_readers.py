@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.methods import readers as module
-from slimline.methods.readers import moments_in_turns, readers, rows_of, second_moments, spread
+from slimline.methods.readers import moments_in_turns, read_by, readers, rows_of, second_moments, spread
 from slimline.network.axes import axis_groups
 from slimline.network.network import get_tensor
 from slimline.network.trace import trace
@@ -84,14 +84,15 @@ def test_moments_are_sums_over_all_samples_and_calls() -> None:
 
 def test_groups_take_turns_when_memory_is_short_and_find_the_same() -> None:
     network, samples = toy(), Samples({"image": patterns(40, seed=5)[0]})
-    groups = axis_groups(network).groups
-    ((together, expected),) = moments_in_turns(network, groups, samples)
-    assert [g.name for g in together] == ["stem", "inner"] and set(expected) == {
+    dense = readers(network)
+    weights = {g.name: read_by(g, dense) for g in axis_groups(network).groups}
+    ((together, expected),) = moments_in_turns(network, weights, samples)
+    assert together == ["stem", "inner"] and set(expected) == {
         "inner.weight", "outer.weight", "head.weight",
     }  # fmt: skip
     with patch.object(module, "LARGEST_MEMORY", 1):
-        turns = list(moments_in_turns(network, groups, samples))
-    assert [[g.name for g in turn] for turn, _ in turns] == [["stem"], ["inner"]]
+        turns = list(moments_in_turns(network, weights, samples))
+    assert [turn for turn, _ in turns] == [["stem"], ["inner"]]
     for _, moments in turns:
         for weight, found in moments.items():
             np.testing.assert_allclose(found, expected[weight])

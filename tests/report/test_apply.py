@@ -131,6 +131,21 @@ def test_what_was_learnt_by_heart_is_not_what_is_scored(tmp_path: Path) -> None:
     assert after is not None and after < 0.25 + 4 * (0.25 * 0.75 / result.samples) ** 0.5
 
 
+@pytest.mark.parametrize(
+    ("recipe", "learns"),
+    [
+        ("- PruneChannels: {keep: 0.5}", True),
+        ("- PruneChannels: {keep: 0.5, importance: l1}", False),
+        ("- PruneChannels: {keep: 0.5, importance: l1, reconstruct: 64}", True),
+        ("- FoldBatchNorm\n- QuantizeStatic", True),
+    ],
+)
+def test_what_samples_decide_is_scored_on_others(recipe: str, learns: bool, tmp_path: Path) -> None:
+    result, _ = applied(tmp_path, recipe)
+    task = toy_task().read(("image",))
+    assert result.samples == (len(task.splits(0).certify) if learns else len(task.validate))
+
+
 def test_training_samples_among_those_that_score_are_refused(tmp_path: Path) -> None:
     x, labels = patterns(300, seed=5)
     both = {"image": x, "labels": labels}

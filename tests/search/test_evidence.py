@@ -72,6 +72,26 @@ def test_what_was_not_certified_has_no_verdict_on_the_front(tmp_path: Path) -> N
         assert entry["trial"] in certified or entry["drop_upper"] is None
 
 
+@pytest.mark.parametrize("max_drop", [0.0005, 0.08])
+def test_speeds_on_the_front_compare_times_of_the_same_races(tmp_path: Path, max_drop: float) -> None:
+    """The best as the last race has it; the others by the times of the search, those of the originals included."""
+    with pretending():
+        result = search(tmp_path, max_drop=max_drop)
+    rows = {r["trial"]: r for r in result.certificate["study"]}
+    originals = [r["latency_ms"] for r in rows.values() if r["stage"] == "original"]
+    best, others = result.certificate["best"], []
+    for entry in result.certificate["front"]:
+        if entry["trial"] == best["trial"]:
+            assert entry["speedup"] == best["speedup"]
+            assert entry["speedup_vs_best_original"] == best["speedup_vs_best_original"]
+        else:
+            others.append(entry["trial"])
+            ms = rows[entry["trial"]]["latency_ms"]
+            assert entry["speedup_vs_best_original"] == pytest.approx(min(originals) / ms)
+            assert entry["speedup"] == pytest.approx(max(originals) / ms)  # of torch
+    assert others == ([4] if max_drop < 0.01 else [])  # integers, which are the best where they may lose that much
+
+
 def test_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     with pretending():
         result = search(tmp_path)

@@ -365,6 +365,38 @@ def test_another_budget_or_seed_is_another_study(tmp_path: Path, values: dict[st
             search(tmp_path, **values)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_is_refused_leaves_the_one_before_as_it_was(tmp_path: Path, resume: bool) -> None:
+    other = trace(Toy().eval(), [torch.randn(2, 1, 8, 8)])
+    settings = Settings(tmp_path / "run", ONLY, resume=resume)
+
+    def files() -> dict[str, bytes]:
+        left = (p for p in (tmp_path / "run").rglob("*") if p.is_file() and not p.name.startswith("study.sqlite"))
+        return {str(p): p.read_bytes() for p in left}
+
+    with pretending():
+        search(tmp_path)
+        before = files()
+        task = replace(toy_task(labels=False), train="synthetic")
+        with (
+            patch.object(private_module, "synthesize", side_effect=AssertionError("too late to refuse")),
+            pytest.raises(SlimlineError, match="different network" if resume else "already holds a study"),
+        ):
+            optimize(other, task, settings=settings)
+    assert files() == before
+
+
+def test_a_later_session_decides_anew_what_is_best(tmp_path: Path) -> None:
+    """What an earlier one called so is an ordinary trial again, unless it is certified once more."""
+    with pretending():
+        first = search(tmp_path, listener=StopAt("8-bit"))
+        second = search(tmp_path, resume=True)
+    assert first.best.stage == "original" and second.best.stage == "int8"
+    status = {t.id: t.status for t in trials_of(tmp_path / "run")}
+    assert status[first.best.id] == "original"
+    assert [t for t in status if status[t] == "best"] == [second.best.id]
+
+
 def test_more_time_continues_the_same_study(tmp_path: Path) -> None:
     with pretending():
         search(tmp_path)
@@ -376,7 +408,11 @@ def test_more_time_continues_the_same_study(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("runtimes", "sentence"),
-    [(("onnxruntme",), "did you mean 'onnxruntime'"), (("tensorrt",), "No runtime is called 'tensorrt'")],
+    [
+        (("onnxruntme",), "did you mean 'onnxruntime'"),
+        (("tensorrt",), "No runtime is called 'tensorrt'"),
+        (("torch",), "no runtime to search in: torch is what the others are compared with. Choose onnxruntime"),
+    ],
 )
 def test_an_unknown_runtime_is_one_sentence(tmp_path: Path, runtimes: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(SlimlineError, match=sentence):

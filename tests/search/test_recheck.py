@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from slimline.errors import SlimlineError
 from slimline.network.container import save
@@ -22,6 +23,7 @@ from slimline.search.optimize import Settings
 from slimline.search.recheck import Check, recheck, stored_source
 from slimline.sources.source import read_data
 from slimline.task import FileArrays, Task
+from slimline.training import private as private_module
 from tests.search.stand_ins import outputs_here, planted_race, pretending
 from tests.toys import SHORT_RACE, copy_of_finished_run, finished_run, patterns, toy
 
@@ -150,6 +152,21 @@ def test_a_study_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_the_job_of_a_run_is_remembered() -> None:
     folder, _ = finished_run()
     assert stored_source(folder) == str((folder.parent / "toy_job.py").resolve())
+
+
+def test_a_run_that_learnt_from_synthetic_samples_is_checked(tmp_path: Path) -> None:
+    """The samples are those in the run's folder; nothing is made anew."""
+    model = save(toy(), tmp_path / "toy.slim")
+    np.savez(tmp_path / "data.npz", image=patterns(300, seed=2)[0])
+    data = FileArrays(read_data(tmp_path / "data.npz"), str(tmp_path / "data.npz"))
+    made = {"image": torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))}
+    with pretending():
+        budget, settings = Budget(max_drop=0.3, time_s=2.0), Settings(tmp_path / "run", ("onnxruntime",))
+        with patch.object(private_module, "synthesize", return_value=made):
+            optimize(model, Task(validate=data, train="synthetic", score="cosine"), budget=budget, settings=settings)
+        with patch.object(private_module, "synthesize", side_effect=AssertionError("made before")):
+            checks = by_claim(tmp_path / "run")
+    assert checks["the data"].holds and checks["the score"].holds
 
 
 def test_a_run_from_a_model_file_and_a_data_file_is_checked_with_both(tmp_path: Path) -> None:

@@ -195,6 +195,12 @@ def test_a_resumed_search_decides_the_same_although_the_clock_has_moved(tmp_path
     assert stored(again) == stored(first)
 
 
+def test_a_search_resumed_with_more_time_recovers_longer(tmp_path: Path) -> None:
+    short = searched(tmp_path, fewest_macs=0, deadline=25.0, budget=replace(ONE_POINT, time_s=25.0))
+    longer = searched(tmp_path, fewest_macs=0, resume=True, budget=replace(ONE_POINT, time_s=ENOUGH))
+    assert len(short.made) == 1 < len(longer.made)
+
+
 def test_labels_and_views_are_used_where_there_are_any(tmp_path: Path) -> None:
     def methods(name: str, task: Task) -> Distill:
         (tmp_path / name).mkdir()

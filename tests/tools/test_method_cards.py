@@ -39,7 +39,7 @@ def test_a_measured_row_stands_on_the_card_of_its_method_alone() -> None:
     assert "| on a network |" in text
     assert "0.12, at most 0.46 | 2.00x smaller | 1.90x smaller | 1.50x (1.40 to 1.60) |" in text
     assert "1.50x" not in card(registry()["PruneBlocks"], [RESULT])
-    line = "* a network: 1,234 test samples, 90.00%; what breaks is recovered by `Distill()`."
+    line = "* a network: 1,234 test samples, 90.00%; a recipe that ends with `Distill()` was recovered."
     assert line in page(registry(), [RESULT])
 
 

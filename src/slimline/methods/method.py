@@ -51,7 +51,7 @@ class Method(ABC):
 
     cites: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of ``data`` and ``float weights``: what has to be there."""
+    """Of ``data`` and ``float weights``: what has to be there, whatever the hyperparameters."""
     leaves: ClassVar[frozenset[str]] = frozenset()
     """Of ``int weights``: what later methods have to expect."""
 
@@ -84,6 +84,10 @@ class Method(ABC):
         Raises:
             SlimlineError: the method needs something that is not there.
         """
+
+    def learns_from_data(self) -> bool:
+        """Whether samples decide what comes out, so that these cannot judge it."""
+        return "data" in self.needs
 
     def changed_fields(self) -> dict[str, Any]:
         """Hyperparameters that differ from their defaults, for a short and complete recipe."""

@@ -138,19 +138,23 @@ def second_moments(network: Network, weights: set[str], samples: Samples) -> dic
 
 
 def moments_in_turns(
-    network: Network, groups: Sequence[Group], samples: Samples
-) -> Iterator[tuple[list[Group], dict[str, Tensor]]]:
-    """Groups with the moments of the layers that read them; they take turns where all would not fit into memory."""
-    dense, turn, room = readers(network), list[Group](), LARGEST_MEMORY
-    for group in groups:
-        size = sum(8 * (get_tensor(network.module, w)[0].numel() + 1) ** 2 for w in read_by(group, dense))
+    network: Network, weights: Mapping[str, Sequence[str]], samples: Samples
+) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+    """Names with the moments of the layers they stand for; they take turns where all would not fit into memory.
+
+    Args:
+        weights: by name, such as that of a group, the weights of layers.
+    """
+    turn, room = list[str](), LARGEST_MEMORY
+    for name, wanted in weights.items():
+        size = sum(8 * (get_tensor(network.module, w)[0].numel() + 1) ** 2 for w in wanted)
         if turn and size > room:
-            yield turn, second_moments(network, {w for g in turn for w in read_by(g, dense)}, samples)
+            yield turn, second_moments(network, {w for n in turn for w in weights[n]}, samples)
             turn, room = [], LARGEST_MEMORY
-        turn.append(group)
+        turn.append(name)
         room -= size
     if turn:
-        yield turn, second_moments(network, {w for g in turn for w in read_by(g, dense)}, samples)
+        yield turn, second_moments(network, {w for n in turn for w in weights[n]}, samples)
 
 
 def read_by(group: Group, dense: Mapping[str, Reader]) -> list[str]:

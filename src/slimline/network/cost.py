@@ -39,6 +39,8 @@ class Layer:
     """Multiply-accumulates for one sample."""
     parameters: int
     bytes: int
+    weight: str = ""
+    """The stored tensor that is its weight; nothing for a product of two activations."""
 
 
 def weight_name(node: Node) -> str | None:
@@ -97,7 +99,8 @@ def layers(network: Network) -> list[Layer]:
             macs = math.prod(output) // batch * math.prod(shape[1:])
         title = name.rpartition(".")[0] or name
         size = sum(t.numel() * t.element_size() for t in stored)
-        found.append(Layer(title, node.name, kind, shape, output[1:], macs, sum(t.numel() for t in stored), size))
+        count = sum(t.numel() for t in stored)
+        found.append(Layer(title, node.name, kind, shape, output[1:], macs, count, size, name))
     return found
 
 
@@ -132,7 +135,8 @@ def _recurrent(network: Network, node: Node, inputs: tuple[int, ...]) -> list[La
             title, size = name.removesuffix(".weight"), weight.numel() * weight.element_size()
             shape, kind = tuple(weight.shape), RECURRENT[node.target]  # type: ignore[index]
             output = (steps, weight.shape[0])
-            found.append(Layer(title, node.name, kind, shape, output, steps * weight.numel(), weight.numel(), size))
+            macs = steps * weight.numel()
+            found.append(Layer(title, node.name, kind, shape, output, macs, weight.numel(), size, name))
     return found
 
 

@@ -38,18 +38,17 @@ class CostModel:
         self.walk = groups.propagation
         self.owners = {int(index): g.name for g in groups.groups for index in g.ids}
         self.widths = {g.name: g.width for g in groups.groups}
-        self.weights = network.weights()
         self.layers = layers(network)
         nodes = {n.name: n for n in network.module.graph.nodes}
         self.work = [work for layer in self.layers for work in self._work(layer, nodes[layer.node])]
-        self.stored = [self._axes(self.walk.weight_axes.get(n), t.shape) for n, t in self.weights.items()]
+        self.stored = [self._axes(self.walk.weight_axes.get(n), t.shape) for n, t in network.weights().items()]
 
     def _work(self, layer: Layer, node: Node) -> list[_Work]:
         """What a layer computes, in parts that fall with other axes."""
         if layer.weight_shape:
             # What is read, which may be a stored weight turned or normalised; a recurrent layer reads several.
             recurrent = node.target in RECURRENT
-            axes = self.walk.weight_axes.get(self._stored_name(layer)) if recurrent else self.walk.of(node.args[1])
+            axes = self.walk.weight_axes.get(layer.weight) if recurrent else self.walk.of(node.args[1])
             return [_Work(layer.name, layer.macs, self._axes(axes, layer.weight_shape)[:2])]
         if node.target is ATTENTION:
             query, value = self._axes_of(node.args[0]), self._axes_of(node.args[2])
@@ -62,9 +61,6 @@ class CostModel:
         if node.target is EINSUM:
             return [_Work(layer.name, layer.macs, tuple(self._letters(node).values()))]
         return [_Work(layer.name, layer.macs, (*self._axes_of(node), self._axes_of(node.args[0])[-1]))]
-
-    def _stored_name(self, layer: Layer) -> str:
-        return f"{layer.name}.weight" if f"{layer.name}.weight" in self.weights else layer.name
 
     def _letters(self, node: Node) -> dict[str, tuple[int, Blocks]]:
         """The axes of an Einstein sum; where a factor repeats an axis of length 1, the other has its positions."""

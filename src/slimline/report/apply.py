@@ -119,7 +119,7 @@ def _samples(job: Job, methods: Recipe, workspace: Workspace) -> tuple[Task | No
     if job.task is None:
         return None, None
     task = with_training_samples(job.task.read(job.network.input_names), job.network, workspace=workspace)
-    if not any("data" in method.needs for method in methods.methods):
+    if not any(method.learns_from_data() for method in methods.methods):
         return task, task.validate
     splits = task.splits(SEED)
     return replace(task, train=splits.train, validate=splits.search), splits.certify

@@ -81,7 +81,7 @@ class Evidence:
         met = self._check_limits(best)
         self._explain(best)
         self._mark()
-        front = self._front(original_ms, fp32)
+        front = self._front(best, fp32)
         verdict, sentence = self.best.verdict if met else Verdict.FAIL, self._sentence(best, fp32, met)
         certificate = {"verdict": str(verdict), "sentence": sentence, **self._facts(original_ms), "best": best}
         certificate |= {"front": front, "noise": {"aa_ratio_low": noise.low, "aa_ratio_high": noise.high}}
@@ -214,6 +214,11 @@ class Evidence:
             )
 
     def _mark(self) -> None:
+        now = {c.trial.id for c in self.certified}
+        for trial in self.bench.study.trials():
+            if trial.status in ("best", "finalist") and trial.id not in now:  # of a search that was resumed
+                trial.status = "original" if trial.stage == "original" else "kept"
+                self.bench.study.save_trial(trial)
         for certified in self.certified:
             trial = certified.trial
             trial.status = (
@@ -223,21 +228,33 @@ class Evidence:
                 trial.why = f"certified: {certified.verdict}"
             self.bench.study.save_trial(trial)
 
-    def _front(self, original_ms: dict[str, float], fp32: str) -> list[dict[str, Any]]:
-        """Trials that no other beats on latency, score and size at once; copied to ``front/``."""
+    def _front(self, best: dict[str, Any], fp32: str) -> list[dict[str, Any]]:
+        """Trials that no other beats on latency, score and size at once; copied to ``front/``.
+
+        The speed of the best comes from the last race, like all that is said of it; that of the others from the races
+        of the search, whose times are compared through the anchor.
+
+        Args:
+            fp32: where the original is fastest.
+        """
         usable = [t for t in self.bench.study.trials() if t.stage != "probe" and None not in (t.latency_ms, t.score)]
         kept = [t for t in usable if not any(_beats(other, t) for other in usable)]
         folder = self.search.settings.out / "front"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         by_id = {c.trial.id: c for c in self.certified}
+        searched_ms = {t.label: t.latency_ms for t in self.search.originals}
+        rivals = {"speedup_vs_best_original": fp32, "speedup": self.search.originals[0].label}
         entries = []
         for trial in sorted(kept, key=lambda t: t.latency_ms or 0.0):
-            source = self.search.settings.out / trial.artifact
+            source, *sidecar = self.bench.artifact(trial).files
             shutil.copy2(source, folder / f"{trial.id}-{trial.label}{source.suffix}")
+            for weights in sidecar:  # the file knows them by this name
+                shutil.copy2(weights, folder / weights.name)
             entry = self._entry(trial, by_id.get(trial.id))
-            entry["speedup_vs_best_original"] = original_ms[fp32] / (trial.latency_ms or 1.0)
-            entry["speedup"] = original_ms[self.search.originals[0].label] / (trial.latency_ms or 1.0)
+            for name, label in rivals.items():
+                same = trial.id == self.best.trial.id
+                entry[name] = best[name] if same else (searched_ms[label] or 0.0) / (trial.latency_ms or 1.0)
             entries.append(entry)
         return entries
 

@@ -6,6 +6,7 @@ import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -108,6 +109,7 @@ def optimize(
         search.study.set_fact("source", str(Path(model).resolve()))
     if task is not None and isinstance(task.validate, FileArrays):
         search.study.set_fact("data", str(Path(task.validate.path).resolve()))
+        search.study.set_fact("synthetic", task.wants_synthetic)
     try:
         return search.run()
     finally:
@@ -126,12 +128,13 @@ class Search:
         self.threads = usable_cores()
         torch.set_num_threads(self.threads)
         self.runtimes = self._runtimes(settings.runtimes)
-        self.task = self._with_samples(job.task.read(network.input_names))
+        task, of_network = job.task.read(network.input_names), _hash(network)
+        Study.check(settings.out / "study.sqlite", {"network": of_network}, settings.resume)
+        self.task = self._with_samples(task)
         self.splits: Splits = self.task.splits(settings.seed)
         self._check_score()
-        container.save(network, settings.out / "original.slim")
         self.hashes = {
-            "network": hashlib.sha256((settings.out / "original.slim").read_bytes()).hexdigest(),
+            "network": of_network,
             "data": hashlib.sha256(f"{self.splits.train.digest()}{self.task.validate.digest()}".encode()).hexdigest(),
         }
         budget_but_time = {k: v for k, v in budget.as_json().items() if k != "time_s"}
@@ -145,6 +148,7 @@ class Search:
             "runtimes": list(self.runtimes),
         }
         self.study = Study(settings.out / "study.sqlite", identity, settings.resume)
+        container.save(network, settings.out / "original.slim")  # not before: another study may be there
         self.study.started = began  # synthetic samples take minutes, which count
         self.training_task = Task(
             validate=self.splits.search, score=self.task.score, train=self.splits.train, augment=self.task.augment,
@@ -203,6 +207,11 @@ class Search:
         for name, reason in missing.items():
             self.listener.note(f"without {name}: {reason}")
         chosen = [r.name for r in usable if r.name != REFERENCE and (not wanted or r.name in wanted)]
+        if not chosen:
+            raise SlimlineError(
+                f"There is no runtime to search in: {REFERENCE} is what the others are compared with. Choose "
+                f"{' or '.join(r.name for r in usable if r.name != REFERENCE) or 'one, after installing it'}."
+            )
         return (REFERENCE, *chosen)
 
     def _with_samples(self, task: Task) -> Task:
@@ -406,6 +415,12 @@ class Search:
         best = passed[-1] if passed else certified[0]
         evidence = Evidence(self, certified, best, certifier)
         return evidence.deliver(final_race)
+
+
+def _hash(network: Network) -> str:
+    """Of the file that the network makes."""
+    with TemporaryDirectory() as folder:
+        return hashlib.sha256(container.save(network, Path(folder) / "original.slim").read_bytes()).hexdigest()
 
 
 def _speed_key(trial: Trial) -> tuple[str, str, str]:

@@ -17,7 +17,9 @@ from slimline.search.bench import SCORE_BATCH
 from slimline.search.bundle import sha256
 from slimline.search.study import Study
 from slimline.sources.source import read_data, read_source
-from slimline.task import FileArrays, Samples, Task
+from slimline.task import SYNTHETIC, FileArrays, Samples, Task
+from slimline.training.private import with_training_samples
+from slimline.training.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,13 @@ def _score_checks(folder: Path, certificate: dict[str, Any], artifact: Artifact,
     if data is not None and not Path(data).exists():
         return [Check("the score", None, f"{data}, the data of the run, is no longer there")]
     score = certificate["task"]["score"]
-    task = None if data is None else Task(validate=FileArrays(read_data(Path(data)), data), score=score)
+    train = SYNTHETIC if stored_fact(folder, "synthetic") else None
+    task = None if data is None else Task(validate=FileArrays(read_data(Path(data)), data), score=score, train=train)
     job = read_source(source, task)
     if job.task is None:
         return [Check("the score", None, f"{source} has no task()")]
-    task = job.task.read(job.network.input_names)
+    seed, workspace = certificate["seed"], Workspace(folder)  # which keeps samples that were made from the network
+    task = with_training_samples(job.task.read(job.network.input_names), job.network, seed, workspace)
     splits = task.splits(certificate["seed"])
     digest = hashlib.sha256(f"{splits.train.digest()}{task.validate.digest()}".encode()).hexdigest()
     if digest != certificate["hashes"]["data"]:
@@ -97,11 +101,12 @@ def _score_checks(folder: Path, certificate: dict[str, Any], artifact: Artifact,
 
 def stored_source(folder: Path) -> str | None:
     """Path of the job or the model file a run was started from."""
-    return stored_fact(folder, "source")
+    source: str | None = stored_fact(folder, "source")
+    return source
 
 
-def stored_fact(folder: Path, name: str) -> str | None:
-    """A path that the study of a run remembers; None where it remembers none.
+def stored_fact(folder: Path, name: str) -> Any:
+    """What the study of a run remembers under a name; None where it remembers nothing.
 
     Raises:
         SlimlineError: the study cannot be read.
@@ -110,7 +115,6 @@ def stored_fact(folder: Path, name: str) -> str | None:
     if not path.exists():
         return None
     try:
-        found: str | None = Study.stored_fact(path, name)
-        return found
+        return Study.stored_fact(path, name)
     except sqlite3.Error as error:
         raise SlimlineError(f"{path} cannot be read ({error}): copy the run's folder again.") from error

@@ -43,6 +43,8 @@ SHORT_SHARE = 0.1
 """Share of the time for training that one short recovery takes; most of the time belongs to the full one."""
 LONGEST_SHORT, LONGEST_FULL = 6.0, 60.0
 """Epochs; beyond them a recovery gains little."""
+LEAST_FULL = 0.5
+"""Epochs; a full recovery of fewer adds nothing to the short one."""
 LEAST_EPOCHS = 0.01
 """The hundredth part of an epoch is the least that a recipe states; a student is not trained for less."""
 STILL_HOPEFUL = 1.5
@@ -141,9 +143,9 @@ class StrengthSearch:
             if factorized := self._where_faster(method, deadline):
                 self._try_student(factorized, short_seconds, seconds_per_epoch, deadline)
         if hopeful := self._hopeful():
-            self._finish(min(hopeful, key=lambda c: c.strength), deadline)
+            self._finish(min(hopeful, key=lambda c: self._measured(c.trial)), deadline)
         elif runnable := [c for c in self.made if not c.trial.refused]:
-            self._finish(max(runnable, key=lambda c: c.strength), deadline)
+            self._finish(max(runnable, key=lambda c: self._measured(c.trial)), deadline)
 
     def _hopeful(self) -> list[Candidate]:
         """Candidates that may be inside the budget after a full recovery."""
@@ -157,7 +159,6 @@ class StrengthSearch:
         """
         name = student.line()
         if not self._time_for(name, seconds + 2 * EXPORT_SECONDS, deadline):
-            self.bench.listener.note(f"{name}: no time left to try it")
             return
         try:
             start = student.apply(self.original, self.task).network
@@ -202,7 +203,6 @@ class StrengthSearch:
         if self.budget.minimize == "size":
             return method
         if not self._time_for(f"races of layers for {name}", LAYERS_RACED * LAYER_SECONDS + EXPORT_SECONDS, deadline):
-            self.bench.listener.note(f"{name}: no time left to race layers")
             return None
         best = min(self._hopeful(), key=lambda c: self._measured(c.trial), default=None)
         limit = None if best is None else best.trial.macs
@@ -262,20 +262,25 @@ class StrengthSearch:
         return weakest, min(0.9 * weakest, floor)
 
     def _time_for(self, what: str, reserve: float, deadline: float) -> bool:
-        """Whether another candidate fits before the full recovery."""
-        return self._decide(what, lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
+        """Whether something fits before the full recovery; told where it does not."""
+        fits = self._decide(what, lambda: float(deadline - self.bench.study.elapsed() > reserve)) > 0
+        if not fits:
+            self.bench.listener.note(f"No time left for this, so it was not tried: {what}.")
+        return fits
 
     def _finish(self, chosen: Candidate, deadline: float) -> None:
         left = self._decide("full recovery", lambda: deadline - self.bench.study.elapsed() - EXPORT_SECONDS)
         epochs = round(min(LONGEST_FULL, left / chosen.seconds_per_epoch), 2)
-        if epochs >= 0.5:
-            distill = replace(self._distillation(epochs), seed=1)
-            full = self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill])
-            self.made.append(full)
-            if full.drop <= chosen.drop:
-                self.bench.drop_trial(chosen.trial, f"carried on as {full.trial.id} with a longer recovery")
-            else:
-                self.bench.drop_trial(full.trial, f"lost more than {chosen.trial.id}, from which it was recovered")
+        if epochs < LEAST_FULL:
+            self.bench.listener.note(f"{chosen.trial.id} is not recovered longer: {max(0, epochs):g} epochs would fit")
+            return
+        distill = replace(self._distillation(epochs), seed=1)
+        full = self._recover(chosen.strength, [*chosen.methods, distill], chosen.network, [distill])
+        self.made.append(full)
+        if full.drop <= chosen.drop:
+            self.bench.drop_trial(chosen.trial, f"carried on as {full.trial.id} with a longer recovery")
+        else:
+            self.bench.drop_trial(full.trial, f"lost more than {chosen.trial.id}, from which it was recovered")
 
     def _candidate(self, strength: float, seconds: float, quarter_seconds_per_epoch: float) -> Candidate:
         """Widths for a strength, recovered for about ``seconds``; a step takes time in proportion to the MACs.
@@ -307,7 +312,7 @@ class StrengthSearch:
     ) -> Candidate:
         """The first candidate again without least squares; what recovers better is the way of those that follow.
 
-        From where least squares leave a network some recover better, others worse (docs/pruning.md has one of each).
+        From where least squares leave a network some recover better, others worse (docs/pruning.md has both).
         """
         if not self._time_for("a candidate without least squares", fitted.trial.seconds, deadline):
             return fitted
@@ -340,7 +345,7 @@ class StrengthSearch:
         recipe, tail = Recipe([*methods, *adjustment, *self.finish]), Recipe([*adjustment, *self.finish])
         trial = self.bench.trial("pruned", recipe, self.base.place, lambda: tail.apply(network, self.task).network)
         self.bench.time([trial])
-        trial.seconds = time.monotonic() - begun
+        trial.seconds = max(trial.seconds, time.monotonic() - begun)  # a resumed run takes none to replay it
         self.bench.study.save_trial(trial)
         self.bench.curves += [(trial, curve) for curve in stored["curves"]]
         return Candidate(strength, methods, network, stored["seconds_per_epoch"], trial)
@@ -421,5 +426,6 @@ class StrengthSearch:
         return str(precision), float(seconds) * max(1, len(self.samples) // distill.batch)
 
     def _decide(self, name: str, choose: Callable[[], float]) -> float:
-        """A decision that depends on the clock is stored, so that a resumed run decides the same."""
-        return float(self.bench.study.once(f"decision: {name}", self.bench.identity, choose))
+        """A decision that depends on the clock is stored, so that a run resumed with the same time decides the same."""
+        inputs = [self.bench.identity, self.budget.time_s]
+        return float(self.bench.study.once(f"decision: {name}", inputs, choose))

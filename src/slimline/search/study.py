@@ -65,25 +65,41 @@ class Study:
         Raises:
             SlimlineError: a study of something else is there, or of the same and ``resume`` was not asked for.
         """
-        exists = path.exists()
-        if exists and not resume:
-            raise SlimlineError(f"{path.parent} already holds a study: pass --resume to continue it, or another --out.")
+        self.check(path, identity, resume)
         try:
             self.connection = sqlite3.connect(path, isolation_level=None)
             self.connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
         except sqlite3.Error as error:
             raise SlimlineError(f"{path} cannot be used as a study ({error}): choose another --out.") from error
-        stored = self._fact("identity")
-        if stored is not None and stored != identity:
-            changed = [k for k in identity if stored.get(k) != identity[k]]
-            raise SlimlineError(
-                f"{path.parent} holds a study of something else (different {', '.join(changed)}): "
-                "resume with the same network, data, budget and seed, or choose another --out."
-            )
         self._set_fact("identity", identity)
         self.before = float(self._fact("elapsed") or 0.0)
         self.started = time.monotonic()
         self.replayed: list[str] = []
+
+    @staticmethod
+    def check(path: Path, identity: dict[str, Any], resume: bool) -> None:
+        """Refuse to go on where a study of something else is, before anything in its folder is overwritten.
+
+        Args:
+            identity: all of it, or what of it is known already.
+
+        Raises:
+            SlimlineError: such a study is there, or one of the same and ``resume`` was not asked for.
+        """
+        if not path.exists():
+            return
+        if not resume:
+            raise SlimlineError(f"{path.parent} already holds a study: pass --resume to continue it, or another --out.")
+        try:
+            stored = Study.stored_fact(path, "identity")
+        except sqlite3.Error as error:
+            raise SlimlineError(f"{path} cannot be used as a study ({error}): choose another --out.") from error
+        changed = [] if stored is None else [k for k in identity if stored.get(k) != identity[k]]
+        if changed:
+            raise SlimlineError(
+                f"{path.parent} holds a study of something else (different {', '.join(changed)}): "
+                "resume with the same network, data, budget and seed, or choose another --out."
+            )
 
     def elapsed(self) -> float:
         """Seconds of search, those of earlier sessions included."""

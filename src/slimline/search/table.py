@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
-from slimline.methods.readers import moments_in_turns
+from slimline.methods.readers import moments_in_turns, read_by, readers
 from slimline.methods.recipe import Recipe
 from slimline.network.axes import axis_groups
 from slimline.network.cost_model import CostModel
@@ -58,8 +58,10 @@ class SensitivityTable:
         damage = Damage(self.original, self.calibrate, self.task.output)
         rows: list[dict[str, object]] = []
         few = self.calibrate.take(slice(0, RECONSTRUCTION_SAMPLES))
-        for turn, moments in moments_in_turns(self.original, groups, few):
-            for group in turn:
+        dense = readers(self.original)
+        weights = {group.name: read_by(group, dense) for group in groups}
+        for turn, moments in moments_in_turns(self.original, weights, few):
+            for group in map(self.found.__getitem__, turn):
                 ranks = importance[group.name]
                 found = options(self.original, self.found, group, ranks, damage, self.multiple, moments)
                 rows.append(Sensitivity(group.name, group.width, [], found).as_json())

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from slimline.errors import SlimlineError
+from slimline.methods import readers as readers_module
 from slimline.methods.factorize import whitened as module
 from slimline.methods.factorize.factors import Decomposed, Layer
 from slimline.methods.factorize.ranks import Ranks
@@ -19,13 +20,12 @@ from slimline.methods.factorize.whitened import (
     project,
     seen,
     spread_outputs,
-    turns,
 )
-from slimline.methods.readers import rows_of
+from slimline.methods.readers import rows_of, second_moments
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.numerics.decomposition import split
-from slimline.task import Task
+from slimline.task import Samples, Task
 from tests.methods.factorize.chains import FLAT, POINTWISE, WIDE, answer, one_layer, random_weight, rewritten, the_layer
 from tests.toys import toy, toy_task
 
@@ -146,11 +146,16 @@ def test_singular_values_are_the_spread_of_the_outputs(kind: str) -> None:
 
 def test_layers_take_turns_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = FactorizeWhitened().apply(toy(), toy_task()).network.weights()
-    counted: list[int] = []
-    monkeypatch.setattr(module, "LARGEST_MEMORY", 8 * 145**2)
-    monkeypatch.setattr(module, "turns", lambda found: [counted.append(len(t)) or t for t in turns(found)])  # type: ignore[func-returns-value]
+    looked: list[int] = []
+
+    def counting(network: Network, weights: set[str], samples: Samples) -> dict[str, Tensor]:
+        looked.append(len(weights))
+        return second_moments(network, weights, samples)
+
+    monkeypatch.setattr(readers_module, "LARGEST_MEMORY", 8 * 145**2)
+    monkeypatch.setattr(readers_module, "second_moments", counting)
     found = FactorizeWhitened().apply(toy(), toy_task()).network.weights()
-    assert counted == [1, 1, 2]  # 9, 144, 24 and 16 inputs
+    assert looked == [1, 1, 2]  # 9, 144, 24 and 16 inputs
     assert all(torch.equal(t, expected[name]) for name, t in found.items())
 
 

@@ -91,6 +91,37 @@ def test_it_is_the_slope_of_the_loss_of_a_linear_network() -> None:
     np.testing.assert_allclose(found, (slopes**2).sum(0), rtol=1e-4)
 
 
+class SecondAxis(nn.Module):
+    """Layers whose channels lie along the second axis of their weights, each channel behind a gate."""
+
+    def __init__(self, table: bool) -> None:
+        super().__init__()
+        self.first: nn.Module = nn.Embedding(7, 6) if table else nn.ConvTranspose1d(2, 6, 3)
+        self.second, self.gate = nn.Linear(6, 3) if table else nn.Conv1d(6, 3, 3, bias=False), torch.ones(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        hidden = hidden * (self.gate if hidden.shape[-1] == 6 else self.gate[:, None])
+        result: Tensor = self.second(hidden)
+        return result.mean(1) if isinstance(self.second, nn.Linear) else result.mean(2)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_tables_and_transposed_convolutions_put_out_along_their_second_axis(table: bool) -> None:
+    """What the weights say is the derivative of the loss along a gate behind every channel."""
+    torch.manual_seed(0)
+    module, rng = SecondAxis(table), np.random.default_rng(0)
+    x = rng.integers(0, 7, (BATCH, 5)) if table else rng.normal(size=(BATCH, 2, 9)).astype(np.float32)
+    labels = rng.integers(0, 3, BATCH)
+    network = trace(module, [torch.from_numpy(x[:2])])
+    (group,) = [g for g in axis_groups(network).groups if g.width == 6]
+    found = taylor_importance(network, [group], task_of(x, labels))[group.name]
+    module.gate = torch.ones(6, requires_grad=True)
+    F.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(labels)).backward()
+    assert module.gate.grad is not None and (found > 0).all()
+    np.testing.assert_allclose(found, module.gate.grad.double().numpy() ** 2, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "labelled"), [("inner", True), ("inner", False), ("stem", False)])
 def test_it_ranks_channels_as_zeroing_them_does(name: str, labelled: bool) -> None:
     """With labels: by the change of the loss. Without: by the divergence from the network's own answers.

@@ -62,6 +62,9 @@ class FactorizeEmbedding(Method):
     needs = frozenset({"float weights"})
     cites = ("lan2020albert", "chen2018groupreduce")
 
+    def learns_from_data(self) -> bool:
+        return self.samples > 0
+
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         result = network.copy()
         calls, skipped = own_lookups(result, self.layers, "FactorizeEmbedding")

@@ -34,13 +34,11 @@ from slimline.methods.factorize.ranks import (
     rank_param,
 )
 from slimline.methods.method import Method, Outcome, needs_data, param, register
-from slimline.methods.readers import MOST_INPUTS, readers, second_moments
+from slimline.methods.readers import MOST_INPUTS, moments_in_turns, readers
 from slimline.network.network import Network
 from slimline.task import Samples, Task
 from slimline.training.workspace import Workspace
 
-LARGEST_MEMORY = 2**30
-"""Bytes of moments that are held at once."""
 RIDGE = 1e-6
 """Share of the mean square that every direction has as variance at least: of directions that the samples do not show,
 those with larger weights are kept. Moments are sums of products in float32."""
@@ -90,23 +88,10 @@ def project(weight: Tensor, data: Seen, rank: int) -> tuple[Tensor, Tensor, Tens
 def seen_by_layer(network: Network, found: Sequence[Layer], samples: Samples) -> dict[str, Seen]:
     """For every layer by name; they take turns where the moments of all would not fit into memory."""
     known: dict[str, Seen] = {}
-    for turn in turns(found):
-        moments = second_moments(network, {weight_of(layer) for layer in turn}, samples)
-        known |= {layer.name: seen(layer.weight.flatten(1), moments[weight_of(layer)]) for layer in turn}
+    by_name = {layer.name: layer for layer in found}
+    for turn, moments in moments_in_turns(network, {layer.name: [weight_of(layer)] for layer in found}, samples):
+        known |= {name: seen(by_name[name].weight.flatten(1), moments[weight_of(by_name[name])]) for name in turn}
     return known
-
-
-def turns(found: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers, as many together as have moments that fit into memory."""
-    made, room = list[list[Layer]](), 0
-    for layer in found:
-        size = 8 * (layer.weight[0].numel() + 1) ** 2
-        if not made or size > room:
-            made.append([])
-            room = LARGEST_MEMORY
-        made[-1].append(layer)
-        room -= size
-    return made
 
 
 def weight_of(layer: Layer) -> str:

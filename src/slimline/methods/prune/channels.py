@@ -61,6 +61,8 @@ IMPORTANCES: dict[str, Importance] = {
     "obs": obs_importance,
     "random": random_importance,
 }
+WITHOUT_DATA = frozenset({"l1", "l2", "fpgm", "synflow", "random"})
+"""Importances that no sample decides."""
 
 
 def strongest(importance: NDArray[np.float64], width: int) -> NDArray[np.int64]:
@@ -85,7 +87,7 @@ class PruneChannels(Method):
     importance: str = param("taylor", choices=tuple(IMPORTANCES), doc="how channels are ranked")
     multiple: int = param(8, low=1, high=64, doc="kept positions are multiples of this, as runtimes like them")
     reconstruct: int = param(
-        0, low=0, high=100000, doc="samples from which the layers that read pruned channels are refitted; 0 for none"
+        0, low=0, high=100000, doc="samples from which dense layers are refitted to the original's sums; 0 for none"
     )
 
     needs = frozenset({"float weights"})
@@ -110,6 +112,9 @@ class PruneChannels(Method):
             samples = needs_data("Reconstruction", task, network).take(slice(0, self.reconstruct))
             result = reconstruct(network, result, [(g, kept[g.name]) for g in smaller], samples)
         return Outcome(result, list(kept), skipped)
+
+    def learns_from_data(self) -> bool:
+        return self.reconstruct > 0 or self.importance not in WITHOUT_DATA
 
     def check_widths(self, found: AxisGroups) -> None:
         """Every width has its group.

@@ -52,6 +52,11 @@ def writers(network: Network, group: Group) -> list[Node]:
     return [node for node in network.module.graph.nodes if stored.intersection(node.all_input_nodes)]
 
 
+def channel_axes(network: Network) -> dict[str, int]:
+    """The axis along which each weight puts out channels: the first, where several do, such as the rows of a gate."""
+    return dict(sorted(putting_out(network), reverse=True))
+
+
 def putting_out(network: Network) -> set[tuple[str, int]]:
     """(weight name, axis) of all weights and biases along which channels are put out."""
     found = set()

@@ -49,11 +49,12 @@ def obs_importance(network: Network, groups: list[Group], task: Task | None) -> 
 
 def _rank(network: Network, groups: list[Group], samples: Samples, found: dict[str, NDArray[np.float64]]) -> None:
     dense = readers(network)
-    unread = [g for g in groups if not read_by(g, dense)]
-    found |= l1_importance(network, unread, None)
-    for turn, moments in moments_in_turns(network, [g for g in groups if read_by(g, dense)], samples):
-        for group in turn:
-            found[group.name] = _rounds(network, group, [dense[w] for w in read_by(group, dense)], moments)
+    weights = {g.name: read_by(g, dense) for g in groups}
+    found |= l1_importance(network, [g for g in groups if not weights[g.name]], None)
+    read = {g.name: g for g in groups if weights[g.name]}
+    for turn, moments in moments_in_turns(network, {name: weights[name] for name in read}, samples):
+        for name in turn:
+            found[name] = _rounds(network, read[name], [dense[w] for w in weights[name]], moments)
 
 
 RANKS = Remembered[NDArray[np.float64]]()

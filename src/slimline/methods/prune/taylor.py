@@ -5,9 +5,9 @@ equation 8.
 
     importance(c) = sum over batches of ( sum over the weights w of channel c of  w * dL/dw ) ^ 2
 
-Ours differs: the sum runs over all producers of the channel's group, and over batch-norm scale and shift as well.
-Labels are
-drawn from the network's own output distribution when there are none, which makes it the Fisher information.
+Ours differs: the sum runs over all weights that put out the channel's group, biases and the scale and shift of norms
+among them; those that read it would count the same change again. Labels are drawn from the network's own output
+distribution when there are none, which makes it the Fisher information.
 Helps: ranks coupled channels by their effect on the output.  Does not: hold far from the trained weights.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimline.methods.method import needs_data
+from slimline.methods.prune.filters import channel_axes
 from slimline.network.axes import Group
 from slimline.network.network import Network
 from slimline.scores import FirstOutput
@@ -36,6 +37,7 @@ def taylor_importance(network: Network, groups: list[Group], task: Task | None) 
     generator = torch.Generator().manual_seed(0)
     total = {g.name: np.zeros(g.width) for g in groups}
     weights = probe.weights()
+    written = channel_axes(probe)
     output = task.output if task is not None else None
     most = MOST_SAMPLES // 4 if output is not None and output.positions else MOST_SAMPLES  # a position is an answer
     for start in range(0, min(len(samples), most), BATCH):
@@ -44,7 +46,7 @@ def taylor_importance(network: Network, groups: list[Group], task: Task | None) 
         _loss(probe, batch, generator, output).backward()  # type: ignore[no-untyped-call]
         products = {n: (w.detach() * w.grad) for n, w in weights.items() if w.requires_grad and w.grad is not None}
         for group in groups:
-            total[group.name] += _first_order_change(group, products) ** 2
+            total[group.name] += _first_order_change(group, products, written) ** 2
     return total
 
 
@@ -71,12 +73,12 @@ def _loss(network: Network, batch: Samples, generator: torch.Generator, first: F
     return F.cross_entropy(output, drawn)
 
 
-def _first_order_change(group: Group, products: dict[str, Tensor]) -> NDArray[np.float64]:
+def _first_order_change(group: Group, products: dict[str, Tensor], written: dict[str, int]) -> NDArray[np.float64]:
     change = np.zeros(group.width)
     for (weight, axis), positions in group.slices.items():
-        if axis != 0 or weight not in products:  # consumers would count the same change again
+        if weight not in products or written.get(weight) != axis:
             continue
-        per_slice = products[weight].flatten(1).sum(1) if products[weight].ndim > 1 else products[weight]
-        values = per_slice.double().numpy()
+        by_channel = products[weight].movedim(axis, 0)
+        values = by_channel.reshape(len(by_channel), -1).sum(1).double().numpy()
         change += np.array([values[p].sum() for p in positions])
     return change
