@@ -32,6 +32,12 @@ def affordable(network: Network, wanted: int) -> int:
     return min(wanted, max(FEWEST, int(LARGEST_MEMORY / (4 * ALIVE * largest))))
 
 
+def fitting(network: Network, samples: Samples) -> tuple[Samples, dict[str, str]]:
+    """The samples whose values fit into memory, and what an outcome has to tell where these are not all."""
+    taken = samples.take(slice(0, affordable(network, len(samples))))
+    return taken, {} if len(taken) == len(samples) else {"samples": f"{len(taken)} of {len(samples)} fit into memory"}
+
+
 def visit_(network: Network, weights: Collection[str], samples: Samples, visit: Visit) -> dict[str, str]:
     """Walk through the network and visit the layers with these weights; edits the network.
 
@@ -41,14 +47,14 @@ def visit_(network: Network, weights: Collection[str], samples: Samples, visit: 
     Returns:
         What an outcome has to tell: where only some of the samples were read, since all would not fit into memory.
     """
-    taken = samples.take(slice(0, affordable(network, len(samples))))
+    taken, told = fitting(network, samples)
     inputs = taken.tensors()
     training = network.is_training()
     network.set_training_(False)
     with torch.no_grad():
         _Walk(network, weights, visit).run(*(inputs[name] for name in network.input_names))
     network.set_training_(training)
-    return {} if len(taken) == len(samples) else {"samples": f"{len(taken)} of {len(samples)} fit into memory"}
+    return told
 
 
 class _Walk(Interpreter):

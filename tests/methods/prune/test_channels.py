@@ -1,6 +1,7 @@
 """Which channels stay, and that what is left computes what the original computes without the others."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from slimline.errors import SlimlineError
+from slimline.methods import visits
 from slimline.methods.prune.channels import IMPORTANCES, PruneChannels, strongest
 from slimline.network.axes import axis_groups
 from slimline.network.cost import layers, macs
@@ -32,6 +34,25 @@ def test_every_group_gets_its_width(importance: str) -> None:
     assert outcome.changed == ["stem", "inner"]
     assert outcome.skipped["head.weight axis 0"] == "is an output of the network"
     assert outcome.skipped["stem.weight axis 1"] == "reads the network's input"
+
+
+def test_what_is_refitted_with_fewer_samples_is_told() -> None:
+    method = PruneChannels(keep=0.5, importance="l1", reconstruct=100)
+    assert "samples" not in method.apply(toy(), toy_task()).skipped
+    with patch.object(visits, "LARGEST_MEMORY", 1):
+        assert method.apply(toy(), toy_task()).skipped["samples"] == "16 of 100 fit into memory"
+
+
+@pytest.mark.parametrize("importance", list(IMPORTANCES))
+def test_it_says_whether_samples_decide(importance: str) -> None:
+    """What learns from no data gives the same network whether there are any."""
+    method = PruneChannels(keep=0.5, importance=importance)
+    assert replace(method, reconstruct=16).learns_from_data()
+    if method.learns_from_data():
+        assert importance in ("batch_norm_scale", "activation", "taylor", "obs")
+        return
+    alone, beside = (method.apply(toy(), task).network.weights() for task in (None, toy_task()))
+    assert all(torch.equal(w, beside[name]) for name, w in alone.items())
 
 
 def silenced(network: Network, kept: dict[str, list[int]]) -> Network:

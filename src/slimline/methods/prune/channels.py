@@ -42,6 +42,7 @@ from slimline.methods.prune.widths import (
     strength_within,
     uniform_shares,
 )
+from slimline.methods.visits import fitting
 from slimline.network.axes import AxisGroups, Group, axis_groups, prune
 from slimline.network.cost_model import CostModel
 from slimline.network.network import Network
@@ -109,7 +110,9 @@ class PruneChannels(Method):
             skipped[self.of] = f"{left:.1%} are left instead of {self.keep:.1%}: the rest cannot be pruned"
         result = prune(network, found, kept) if kept else network.copy()
         if kept and self.reconstruct:
-            samples = needs_data("Reconstruction", task, network).take(slice(0, self.reconstruct))
+            wanted = needs_data("Reconstruction", task, network).take(slice(0, self.reconstruct))
+            samples, told = fitting(network, wanted)
+            skipped |= told
             result = reconstruct(network, result, [(g, kept[g.name]) for g in smaller], samples)
         return Outcome(result, list(kept), skipped)
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from slimline.methods.readers import BATCH, MOST_ROWS, readers, rows_of, spread
-from slimline.methods.visits import affordable
 from slimline.network.axes import Group
 from slimline.network.network import Network, get_tensor
 from slimline.task import Samples
@@ -39,11 +38,11 @@ def reconstruct(original: Network, pruned: Network, prunings: Prunings, samples:
     Args:
         pruned: ``original`` after `slimline.network.axes.prune`, so that its nodes have the same names.
         prunings: the groups that were pruned and the channels that they kept.
+        samples: read at once (`slimline.methods.visits.fitting`).
     """
     result = pruned.copy().set_training_(False)
     before = original.copy().set_training_(False)
-    taken = samples.take(slice(0, affordable(original, len(samples))))
-    inputs = taken.tensors()
+    inputs = samples.tensors()
     given = tuple(inputs[name] for name in original.input_names)
     with torch.no_grad():
         _SideBySide(before, result, outputs_left(original, prunings)).run(*given)
