@@ -26,6 +26,7 @@ from slimline.network.network import Network
 from slimline.runtimes.registry import available_runtimes, get_runtime
 from slimline.search.bench import Bench, require_writable
 from slimline.search.budget import SECONDS, Budget, parse_quantity
+from slimline.search.bundle import sha256
 from slimline.search.certify import Certified, Certifier, final_race, sequence
 from slimline.search.evidence import Evidence, Result
 from slimline.search.listener import Listener, Silent
@@ -420,7 +421,7 @@ class Search:
 def _hash(network: Network) -> str:
     """Of the file that the network makes."""
     with TemporaryDirectory() as folder:
-        return hashlib.sha256(container.save(network, Path(folder) / "original.slim").read_bytes()).hexdigest()
+        return sha256(container.save(network, Path(folder) / "original.slim"))
 
 
 def _speed_key(trial: Trial) -> tuple[str, str, str]:

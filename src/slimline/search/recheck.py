@@ -50,7 +50,7 @@ def recheck(folder: Path, certificate: dict[str, Any]) -> list[Check]:
         Check("the artifact's size", artifact.size_bytes == best["size_bytes"], f"{artifact.size_bytes} bytes"),
         Check(
             "the original's checksum",
-            hashlib.sha256(original.path.read_bytes()).hexdigest() == certificate["hashes"]["network"],
+            sha256(original.path) == certificate["hashes"]["network"],
             f"{original.size_bytes} bytes",
         ),
         *_score_checks(folder, certificate, artifact, original),

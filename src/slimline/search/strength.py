@@ -319,8 +319,7 @@ class StrengthSearch:
         self.reconstruct = 0
         plain = self._candidate(fitted.strength, seconds, quarter_seconds_per_epoch)
         ways = {"with": fitted, "without": plain}
-        better = min(ways, key=lambda way: ways[way].drop)
-        worse = next(way for way in ways if way != better)
+        better, worse = sorted(ways, key=lambda way: ways[way].drop)
         self.reconstruct = RECONSTRUCTION_SAMPLES if better == "with" else 0
         self.bench.drop_trial(
             ways[worse].trial,
