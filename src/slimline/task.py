@@ -268,6 +268,11 @@ class Task:
         return scores
 
 
+def data_digest(task: Task, splits: Splits) -> str:
+    """Of everything that a run learns from and is judged by, as its certificate holds it."""
+    return hashlib.sha256(f"{splits.train.digest()}{task.validate.digest()}".encode()).hexdigest()
+
+
 def _refuse_overlap(train: Samples, validate: Samples) -> None:
     """A verdict on samples that the network has learnt from would be worth nothing.
 

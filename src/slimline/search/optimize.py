@@ -36,7 +36,7 @@ from slimline.search.strength import StrengthSearch
 from slimline.search.study import Study, Trial
 from slimline.search.table import SensitivityTable
 from slimline.sources.source import Job, read_source
-from slimline.task import FileArrays, Splits, Task
+from slimline.task import FileArrays, Splits, Task, data_digest
 from slimline.training.engine import check_tracker, processes
 from slimline.training.private import with_training_samples
 from slimline.training.workspace import Workspace
@@ -136,7 +136,7 @@ class Search:
         self._check_score()
         self.hashes = {
             "network": of_network,
-            "data": hashlib.sha256(f"{self.splits.train.digest()}{self.task.validate.digest()}".encode()).hexdigest(),
+            "data": data_digest(self.task, self.splits),
         }
         budget_but_time = {k: v for k, v in budget.as_json().items() if k != "time_s"}
         identity = {

@@ -1,6 +1,5 @@
 """Checks a finished run on this machine: checksums, the score, the latency."""
 
-import hashlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from slimline.search.bench import SCORE_BATCH
 from slimline.search.bundle import sha256
 from slimline.search.study import Study
 from slimline.sources.source import read_data, read_source
-from slimline.task import SYNTHETIC, FileArrays, Samples, Task
+from slimline.task import SYNTHETIC, FileArrays, Samples, Task, data_digest
 from slimline.training.private import with_training_samples
 from slimline.training.workspace import Workspace
 
@@ -85,7 +84,7 @@ def _score_checks(folder: Path, certificate: dict[str, Any], artifact: Artifact,
     seed, workspace = certificate["seed"], Workspace(folder)  # which keeps samples that were made from the network
     task = with_training_samples(job.task.read(job.network.input_names), job.network, seed, workspace)
     splits = task.splits(certificate["seed"])
-    digest = hashlib.sha256(f"{splits.train.digest()}{task.validate.digest()}".encode()).hexdigest()
+    digest = data_digest(task, splits)
     if digest != certificate["hashes"]["data"]:
         return [Check("the data", False, f"{source} now gives other data than the certificate's")]
     certify: Samples = splits.certify

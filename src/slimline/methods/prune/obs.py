@@ -51,10 +51,10 @@ def _rank(network: Network, groups: list[Group], samples: Samples, found: dict[s
     dense = readers(network)
     weights = {g.name: read_by(g, dense) for g in groups}
     found |= l1_importance(network, [g for g in groups if not weights[g.name]], None)
-    read = {g.name: g for g in groups if weights[g.name]}
-    for turn, moments in moments_in_turns(network, {name: weights[name] for name in read}, samples):
+    by_name = {g.name: g for g in groups}
+    for turn, moments in moments_in_turns(network, {name: w for name, w in weights.items() if w}, samples):
         for name in turn:
-            found[name] = _rounds(network, read[name], [dense[w] for w in weights[name]], moments)
+            found[name] = _rounds(network, by_name[name], [dense[w] for w in weights[name]], moments)
 
 
 RANKS = Remembered[NDArray[np.float64]]()
