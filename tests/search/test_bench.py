@@ -43,6 +43,7 @@ def test_a_trial_says_what_its_file_is(tmp_path: Path) -> None:
     assert trial.score == pytest.approx(correct.mean())
     assert original.drop == 0 and original.score is not None
     assert trial.drop == pytest.approx(original.score - correct.mean())
+    assert trial.drop_sd == pytest.approx((bench.reference_scores - correct).std())
     assert torch.equal(bench.load(trial.network).run(bench.search.tensors())[0], network.run(bench.search.tensors())[0])
 
 

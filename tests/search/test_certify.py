@@ -1,5 +1,8 @@
 """Which finalists are tested in which order, and how often a bad one passes."""
 
+import math
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from slimline.measure.statistics import Verdict
+from slimline.measure.statistics import Verdict, tango_bounds
 from slimline.methods.recipe import Recipe
 from slimline.search import certify as certify_module
 from slimline.search.bench import Bench
-from slimline.search.certify import Certifier, final_race, sequence
+from slimline.search.certify import Certifier, chance, final_race, sequence
 from slimline.search.listener import Silent
 from slimline.search.study import Trial
 from slimline.task import Samples, Task
@@ -35,8 +38,12 @@ def trial(name: str, stage: str, ms: float | None, drop: float | None, **values:
 ORIGINALS = [trial("torch", "original", 9.0, 0.0), trial("openvino", "original", 4.0, 0.0)]
 
 
+SPLITS = (2500, 2500)
+"""Samples of the search split and of the certify split."""
+
+
 def ids(trials: list[Trial], minimize: str = "latency") -> list[str]:
-    return [t.id for t in sequence(trials, MAX_DROP, minimize)]
+    return [t.id for t in sequence(trials, MAX_DROP, minimize, *SPLITS)]
 
 
 # --- the order --------------------------------------------------------------------------------------------------------
@@ -46,8 +53,8 @@ def test_from_the_original_in_its_fastest_runtime_to_the_fastest_candidate() -> 
     trials = [
         *ORIGINALS,
         trial("folded", "free", 3.9, 0.0),
-        trial("int8", "int8", 2.0, 0.002),
-        trial("small", "pruned", 1.0, 0.008),
+        trial("int8", "int8", 2.0, 0.002, drop_sd=0.1),
+        trial("small", "pruned", 1.0, 0.008, drop_sd=0.1),
     ]
     assert ids(trials) == ["openvino", "folded", "int8", "small"]
 
@@ -57,15 +64,70 @@ def test_what_is_slower_than_something_safer_is_left_out() -> None:
     assert ids(trials) == ["openvino"]
 
 
+def test_what_would_pass_for_sure_need_not_be_looked_at_where_something_faster_would_too() -> None:
+    trials = [*ORIGINALS, trial("folded", "free", 3.9, 0.0), trial("int8", "int8", 2.0, 0.0)]
+    assert ids(trials) == ["openvino", "int8"]
+
+
 def test_what_lost_too_much_on_the_search_split_is_left_out() -> None:
     trials = [*ORIGINALS, trial("int8", "int8", 2.0, 0.002), trial("small", "pruned", 1.0, 0.011)]
     assert ids(trials) == ["openvino", "int8"]
 
 
-def test_in_between_only_what_is_surely_safe() -> None:
-    """An int8 network that used most of the budget could end the sequence before the pruned one is looked at."""
-    trials = [*ORIGINALS, trial("int8", "int8", 2.0, 0.009), trial("small", "pruned", 1.0, 0.008)]
-    assert ids(trials) == ["openvino", "small"]
+def test_what_would_probably_end_the_sequence_before_the_faster_one_is_left_out() -> None:
+    risky = trial("int8", "int8", 2.0, 0.009, drop_sd=0.1)
+    assert ids([*ORIGINALS, risky, trial("small", "pruned", 1.0, 0.006, drop_sd=0.1)]) == ["openvino", "small"]
+    assert ids([*ORIGINALS, risky]) == ["openvino", "int8"]
+
+
+def test_what_would_probably_pass_is_looked_at_before_what_hardly_will() -> None:
+    trials = [
+        *ORIGINALS,
+        trial("int8", "int8", 2.0, 0.001, drop_sd=0.1),
+        trial("pruned", "pruned", 1.0, 0.0063, drop_sd=0.1),
+        trial("pruned more", "pruned", 0.6, 0.0085, drop_sd=0.12),
+    ]
+    assert ids(trials) == ["openvino", "int8", "pruned", "pruned more"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_way_through_the_candidates_is_expected_to_save_more(seed: int) -> None:
+    """All subsets in the order of their cost, each with the sum over where the sequence may end."""
+    rng = np.random.default_rng(seed)
+    trials = [
+        trial(str(i), "pruned", float(rng.uniform(0.2, 5.0)), float(rng.uniform(0, MAX_DROP)), drop_sd=0.12)
+        for i in range(8)
+    ]
+
+    def expected(way: Sequence[Trial]) -> float:
+        chances = [chance(t, MAX_DROP, *SPLITS) for t in way]
+        total = 0.0
+        for passed in range(1, len(way) + 1):
+            ends_here = math.prod(chances[:passed]) * (1 - chances[passed] if passed < len(way) else 1)
+            total += ends_here * math.log(4.0 / (way[passed - 1].latency_ms or 0.0))
+        return total
+
+    ordered = sorted((t for t in trials if (t.latency_ms or 0.0) < 4.0), key=lambda t: -(t.latency_ms or 0.0))
+    most = max(expected(way) for size in range(len(ordered) + 1) for way in combinations(ordered, size))
+    chosen = sequence([*ORIGINALS, *trials], MAX_DROP, "latency", *SPLITS)
+    assert chosen[0].id == "openvino"
+    assert expected(chosen[1:]) == pytest.approx(most)
+
+
+@pytest.mark.parametrize(
+    ("drop", "searched", "certified"), [(0.002, 2500, 2500), (0.006, 4000, 1000), (0.009, 1500, 5000)]
+)
+def test_the_chance_to_pass_is_how_often_planted_answers_do(drop: float, searched: int, certified: int) -> None:
+    """True drops around the observed one are as probable as the observation makes them; 3 % of the answers differ."""
+    rng, sd, repetitions = np.random.default_rng(0), 0.03**0.5, 1500
+    passed = 0
+    for _ in range(repetitions):
+        true = drop + sd / searched**0.5 * rng.standard_normal()
+        lost = rng.binomial(certified, (0.03 + true) / 2)
+        gained = rng.binomial(certified, (0.03 - true) / 2)
+        passed += tango_bounds(lost, gained, certified)[1] <= MAX_DROP
+    found = chance(trial("small", "pruned", 1.0, drop, drop_sd=sd), MAX_DROP, searched, certified)
+    assert found == pytest.approx(passed / repetitions, abs=0.04)
 
 
 def test_probes_what_was_dropped_and_what_was_not_measured_are_no_finalists() -> None:
@@ -92,15 +154,15 @@ def test_for_size_the_smallest_file_is_the_goal() -> None:
 def test_what_stores_its_weights_in_fewer_bytes_comes_before_what_is_pruned() -> None:
     trials = [
         *ORIGINALS,
-        trial("codebooks", "storage", 4.0, 0.001, size_bytes=30),
+        trial("codebooks", "storage", 4.0, 0.001, size_bytes=30, drop_sd=0.1),
         trial("int8", "int8", 1.0, 0.0, size_bytes=60),
-        trial("small", "pruned", 2.0, 0.008, size_bytes=20),
+        trial("small", "pruned", 2.0, 0.008, size_bytes=20, drop_sd=0.1),
     ]
     assert ids(trials, "size")[-3:] == ["int8", "codebooks", "small"]
 
 
 def test_nothing_measured_gives_nothing() -> None:
-    assert sequence([], MAX_DROP, "latency") == []
+    assert sequence([], MAX_DROP, "latency", *SPLITS) == []
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from slimline.errors import SlimlineError
 
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95
+"""Of every bound and every interval, where nothing else is asked for."""
 RESAMPLES = 1999
 """Bootstrap resamples. (RESAMPLES + 1) * 5 % is a whole number, so the 5 % point is an order statistic."""
 SPARSE = 20
@@ -39,7 +41,7 @@ class Drop:
     """One-sided bounds, each at ``confidence``."""
     n: int
     """Pairs of samples."""
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
     lost: int | None = None
     gained: int | None = None
     """Samples that only the original, and only the candidate, got right. None where scores are not 0 or 1."""
@@ -55,7 +57,7 @@ class Ratio:
     n: int
 
 
-def paired_drop(original: ArrayLike, candidate: ArrayLike, confidence: float = 0.95) -> Drop:
+def paired_drop(original: ArrayLike, candidate: ArrayLike, confidence: float = CONFIDENCE) -> Drop:
     """Mean loss of score over the same samples, with one-sided bounds, each at ``confidence``.
 
     0/1 scores get Tango's score interval (`tango_bounds`). Other scores get the studentised bootstrap with a fixed seed
@@ -100,7 +102,7 @@ def _scores(values: ArrayLike, whose: str) -> Floats:
     return scores
 
 
-def tango_bounds(lost: int, gained: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def tango_bounds(lost: int, gained: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """One-sided bounds, each at ``confidence``, of the difference of two paired proportions.
 
     Tango (1998), Statistics in Medicine 17:891-908. With b lost, c gained, the bounds solve
@@ -139,7 +141,7 @@ def tango_variance(lost: float, gained: float, d: float) -> float:
     return max(2 * q + d * (1 - d), 0.0)
 
 
-def bootstrap_bounds(differences: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def bootstrap_bounds(differences: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """One-sided studentised bootstrap bounds of the mean of ``differences``, shape (n,); a fixed seed.
 
     Differences that are all equal give that number twice; a single one gives infinite bounds.
@@ -165,7 +167,7 @@ def bootstrap_bounds(differences: Floats, confidence: float = 0.95) -> tuple[flo
     return mean - float(t[RESAMPLES - k]) * error, mean - float(t[k - 1]) * error
 
 
-def betting_upper(differences: Floats, largest: float, confidence: float = 0.95) -> float:
+def betting_upper(differences: Floats, largest: float, confidence: float = CONFIDENCE) -> float:
     """Upper bound of the mean of differences of at most ``largest``, whatever their distribution and number.
 
     Waudby-Smith, Ramdas (2023), Estimating means of bounded random variables by betting, arXiv:2010.09686, section 4.
@@ -220,7 +222,7 @@ def samples_to_decide(drop: Drop, max_drop: float) -> int | None:
     return max(1, ceil(needed))
 
 
-def ratio_interval(log_ratios: ArrayLike, confidence: float = 0.95) -> Ratio:
+def ratio_interval(log_ratios: ArrayLike, confidence: float = CONFIDENCE) -> Ratio:
     """Geometric mean of ratios with a two-sided Student t interval on their logarithms.
 
     ``log_ratios`` has shape (launches,): one number per launch, because bursts within a launch are not independent.
@@ -236,7 +238,7 @@ def ratio_interval(log_ratios: ArrayLike, confidence: float = 0.95) -> Ratio:
     return Ratio(exp(mean), exp(mean - half), exp(mean + half), logs.size)
 
 
-def median_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
+def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Median with its distribution-free interval (the sign test, inverted): ``(median, low, high)``.
 
     ``values`` has shape (n,). The narrowest symmetric pair of order statistics that covers the median at

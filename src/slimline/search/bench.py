@@ -173,8 +173,8 @@ class Bench:
         scores = self.task.per_sample(outputs, self.search, self.reference)
         if self.reference_scores is None:
             self.reference_scores = scores
-        trial.score = float(scores.mean())
-        trial.drop = float((self.reference_scores - scores).mean())
+        lost = self.reference_scores - scores
+        trial.score, trial.drop, trial.drop_sd = float(scores.mean()), float(lost.mean()), float(lost.std())
 
     def restore_reference(self, trial: Trial) -> None:
         """Compute the original's outputs again when its trial was replayed."""

@@ -1,21 +1,20 @@
 """The verdict: finalists against the original on data the search never read, each measured from its file."""
 
 from dataclasses import dataclass
+from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from slimline.measure.latency import Race, RacePlan, race
 from slimline.measure.score import artifact_outputs
-from slimline.measure.statistics import Drop, Verdict, judge, paired_drop, samples_to_decide
+from slimline.measure.statistics import CONFIDENCE, Drop, Verdict, judge, paired_drop, samples_to_decide
 from slimline.search.bench import SCORE_BATCH, Bench
 from slimline.search.study import Trial
 from slimline.task import Array, Samples
 
 FINAL_RACE = RacePlan(launches=(5, 5), rounds=12, target_width=0.0, burst_seconds=0.04)
-SURELY_SAFE_SHARE = 0.5
-"""A finalist before the last enters the sequence only if its drop on the search split is at most this share of the
-budget."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ class Certifier:
     def in_sequence(self, finalists: list[Trial], max_drop: float) -> list[Certified]:
         """Certify safest first and stop at the first that does not pass (fixed-sequence testing).
 
-        Each is tested at the full 5 %, yet the chance that any PASS is false stays at 5 %, because the order was
-        fixed on
-        the search split: Westfall & Krishen (2001), Journal of Statistical Planning and Inference 99.
+        Each is tested at the full 5 %, yet the chance that any PASS is false stays at 5 %, because the order was fixed
+        on the search split: Westfall & Krishen (2001), Journal of Statistical Planning and Inference 99.
         """
         done: list[Certified] = []
         for place, trial in enumerate(finalists):
@@ -65,25 +63,57 @@ class Certifier:
         return done
 
 
-def sequence(trials: list[Trial], max_drop: float, minimize: str) -> list[Trial]:
-    """Finalists, safest first: from the original in its fastest runtime to the best candidate the search split
-    allows."""
-    usable = [t for t in trials if t.drop is not None and t.latency_ms is not None and t.stage != "probe"]
-    inside = [t for t in usable if t.status != "dropped" or t.stage == "int8"]
-    inside = [t for t in inside if t.drop is not None and t.drop <= max_drop]
+def sequence(trials: list[Trial], max_drop: float, minimize: str, searched: int, certified: int) -> list[Trial]:
+    """Finalists, safest first: the original in its best runtime, then those from which most is expected.
 
-    def gain(trial: Trial) -> float:
-        return float((trial.latency_ms if minimize == "latency" else trial.size_bytes) or 0.0)
+    The sequence ends at the first that does not pass, so that a risky finalist can keep a better one behind it from
+    being looked at, and one that is left out is missing where the better one fails. Of all ways through candidates
+    that cost less and less this is the one with the largest expected logarithm of what is saved, if verdicts were
+    independent. Everything it reads was measured on the search split, so the order is fixed before the other is read.
 
-    chain: list[Trial] = []
-    for stage in ("original", "free", "int8", "storage", "pruned"):
-        of_stage = sorted((t for t in inside if t.stage == stage), key=gain)
-        safer = [t for t in of_stage if t.drop == min(u.drop or 0.0 for u in of_stage)][:1] if stage == "pruned" else []
-        for trial in [*safer, *of_stage[:1]]:
-            if not chain or gain(trial) < gain(chain[-1]):
-                chain.append(trial)
-    safe = [t for t in chain[:-1] if t.stage == "original" or (t.drop or 0.0) <= SURELY_SAFE_SHARE * max_drop]
-    return [*safe, chain[-1]] if chain else []
+    Args:
+        searched: samples of the search split.
+        certified: samples of the certify split.
+    """
+    inside = [
+        t
+        for t in trials
+        if t.drop is not None and t.drop <= max_drop and t.latency_ms is not None and t.stage != "probe"
+        if t.status != "dropped" or t.stage == "int8"
+    ]
+
+    def cost(trial: Trial) -> float:
+        return log((trial.latency_ms if minimize == "latency" else trial.size_bytes) or 1.0)
+
+    first = min((t for t in inside if t.stage == "original"), key=cost, default=None)
+    if first is None:
+        return []
+    ways: list[tuple[float, float, float, list[Trial]]] = []  # log cost, chance, expected beyond it, the way
+
+    def most(before: float) -> tuple[float, list[Trial]]:
+        """What is expected from those that cost less, and the way through them."""
+        expected = [(p * (before - own + beyond), way) for own, p, beyond, way in ways if own < before]
+        return max([(0.0, []), *expected], key=lambda pair: pair[0])
+
+    for trial in sorted((t for t in inside if t.stage != "original"), key=cost):  # all that may follow come first
+        beyond, rest = most(cost(trial))
+        ways.append((cost(trial), chance(trial, max_drop, searched, certified), beyond, [trial, *rest]))
+    return [first, *most(cost(first))[1]]
+
+
+def chance(trial: Trial, max_drop: float, searched: int, certified: int) -> float:
+    """How probably a trial passes on the certify split, from its drop and the spread of it on the search split.
+
+    Both splits' means are normal about the same unknown one, with the same standard deviation s of a sample:
+
+        PASS  <=>  mean_c + z s / sqrt(n_c) <= max_drop,     mean_c - mean_s ~ N(0, s^2 (1 / n_s + 1 / n_c))
+    """
+    assert trial.drop is not None
+    room, sd = max_drop - trial.drop, trial.drop_sd or 0.0
+    if sd == 0:
+        return float(room >= 0)
+    standard = (room * sqrt(certified) / sd - float(stats.norm.ppf(CONFIDENCE))) / sqrt(1 + certified / searched)
+    return float(stats.norm.cdf(standard))
 
 
 def final_race(bench: Bench, contestants: dict[str, Trial], best: Trial) -> Race:

@@ -409,7 +409,10 @@ class Search:
 
     def _certify(self) -> Result:
         self.listener.stage("Certification on data the search never read")
-        chain = sequence(self.study.trials(), self.budget.max_drop, self.budget.minimize)
+        splits = self.splits
+        chain = sequence(
+            self.study.trials(), self.budget.max_drop, self.budget.minimize, len(splits.search), len(splits.certify)
+        )
         certifier = Certifier(self.bench, self.originals[0], self.splits.certify)
         certified: list[Certified] = certifier.in_sequence(chain, self.budget.max_drop)
         passed = [c for c in certified if c.verdict is Verdict.PASS]

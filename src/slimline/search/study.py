@@ -37,6 +37,8 @@ class Trial:
     parameters: int
     score: float | None = None
     drop: float | None = None
+    drop_sd: float | None = None
+    """Standard deviation over the samples of what each lost."""
     latency_ms: float | None = None
     seconds: float = 0.0
     status: str = "kept"

@@ -35,6 +35,7 @@ from slimline.training.checkpoint import (
     restore_optimizer_,
     write_checkpoint,
 )
+from slimline.training.codebooks import share_steps_
 from slimline.training.curve import WINDOW, Curve
 from slimline.training.engine import Engine
 from slimline.training.hook import Hook
@@ -114,6 +115,7 @@ class _Run:
         for hook in hooks:
             network = hook.begin(network, plan.steps)
         self.network = channels_last_(move_(network, self.engine.device))
+        share_steps_(self.network)
         self.lesson = Lesson(self.network, loss, plan.precision, self.engine.device, plan.compiled)
         self.lesson.to(self.engine.device)
         self.parameters = [p for p in self.lesson.parameters() if p.requires_grad]
