@@ -7,10 +7,11 @@ Huffman Coding. arXiv:1510.00149, section 3.
     dL/dc_k = sum over j with n_j = k of dL/dW[j]                    their equation 3: training goes on with the c
 
 Ours differs: the look-up stands in the graph, so that files store c and n, and a training step moves c and nothing
-else, by the mean in place of the sum (`slimline.training.codebooks` says why); up to 16 (4, 2) clusters, two (four, eight) n share a byte; k-means starts from c that lie as close as the cube
-root of the density of W has it, where many c end (Panter, Dite 1951, Quantization distortion in pulse-count modulation
-with nonuniform spacing of levels), not from evenly spaced ones, from which many clusters converge slowly; a cluster
-that nothing belongs to splits the one with the largest error; no Huffman coding, which no runtime reads.
+else, by the mean in place of the sum (`slimline.training.codebooks` says why); up to 16 (4, 2) clusters, two (four,
+eight) n share a byte; k-means starts from c that lie as close as the cube root of the density of W has it, where many c
+end (Panter, Dite 1951, Quantization distortion in pulse-count modulation with nonuniform spacing of levels), not from
+evenly spaced ones, from which many clusters converge slowly; a cluster that nothing belongs to splits the one with the
+largest error; no Huffman coding, which no runtime reads.
 Helps: the size of files, by nearly 8 with 16 clusters.  Does not: make anything faster, since runtimes look the weights
 up once, when they load the file; what a layer needs in memory is what it was.
 """
