@@ -8,22 +8,24 @@ On the demo network (`fashion`) what a method breaks is recovered by one short d
 train by themselves, exact ones and int8 are not. DepthStudent is left out: that network has one block to take out, and
 PruneBlocks takes it too. On MiniLM, fine-tuned on reviews (`structure_cases`), nothing is recovered. Scores come from
 the exported file on all test samples, sizes from the disk (plain, and packed by gzip), times from races against the
-original. docs/methods.md is made from the results.
+original. docs/methods.md is made from the results. A run that was interrupted goes on behind its last finished row
+(runs/methods_NETWORK), if the commit is the same.
 """
 
 import gzip
+import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
 import slimline as sl
-from record import write
+from record import ROOT, commit, write
 from slimline.demo.job import HERE, task
 from slimline.measure.latency import RacePlan, race
 from slimline.measure.machine import usable_cores
@@ -160,8 +162,8 @@ def main(folder: Path | None, wanted: list[str]) -> None:
     for name in chosen:
         started = time.monotonic()
         subject = subjects[name]()
-        with TemporaryDirectory() as scratch:
-            summary, rows = measured(subject, wanted, Path(scratch))
+        folder = ROOT / "runs" / f"methods_{name}{'_some' * bool(wanted)}"
+        summary, rows = measured(subject, wanted, folder)
         for row in rows:
             print(
                 f"{row['method']:60} {row['score']:.4f} {row['size_ratio']:6.2f}x smaller {row['speedup']:5.2f}x "
@@ -169,36 +171,27 @@ def main(folder: Path | None, wanted: list[str]) -> None:
             )
         if not wanted:
             print(write(f"methods_{subject.name}", summary, rows, [SEED], time.monotonic() - started))
+        shutil.rmtree(folder)
 
 
 def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Apply, export, score, then race in groups."""
+    """Apply, export, score, then race in groups; what is finished stands in ``folder`` and is not done again."""
     chosen = {name: value for name, value in subject.tried.items() if not wanted or name in wanted}
     rows: list[dict[str, Any]] = []
     whole, reference = scored(subject, subject.original, folder / "original")
     artifacts: dict[str, Artifact] = {}
     for number, (name, (recipe, recovered)) in enumerate(chosen.items()):
-        began = time.monotonic()
-        applied = Recipe([*recipe, *([RECOVERY] * recovered)])
-        network = applied.apply(subject.original, subject.task).network
-        artifacts[name], right = scored(subject, network, folder / str(number))
-        drop = paired_drop(reference, right)
-        rows.append(
-            {
-                "method": name,
-                "recipe": applied.lines(),
-                "score": float(right.mean()),
-                "drop_points": 100 * drop.drop,
-                "drop_upper_points": 100 * drop.upper,
-                "within_half_a_point": str(judge(drop, 0.005)),
-                "macs_left": macs(network) / macs(subject.original),
-                "parameters_left": network.parameter_count() / subject.original.parameter_count(),
-                "size_ratio": whole.size_bytes / artifacts[name].size_bytes,
-                "packed_ratio": packed(whole) / packed(artifacts[name]),
-                "seconds": round(time.monotonic() - began, 1),
-            }
-        )
-        print({k: v for k, v in rows[-1].items() if k != "recipe"}, flush=True)
+        place, applied = folder / f"{number}", Recipe([*recipe, *([RECOVERY] * recovered)])
+        finished = folder / f"{number}.json"
+        known = {"method": name, "recipe": applied.lines(), "commit": commit(ROOT)}
+        stored = json.loads(finished.read_text()) if finished.exists() else {}
+        if not known.items() <= stored.items():
+            artifact, row = tried(subject, applied, place, whole, reference)
+            stored = {**known, "file": str(artifact.path.relative_to(place)), "row": row}
+            finished.write_text(json.dumps(stored))
+        artifacts[name] = Artifact(place / stored["file"], RUNTIME)
+        rows.append({"method": name, "recipe": applied.lines(), **stored["row"]})
+        print(name, stored["row"], flush=True)
     names = list(artifacts)
     inputs = {name: np.asarray(array)[:256] for name, array in given(subject).items()}
     for start in range(0, len(names), TOGETHER):
@@ -226,6 +219,31 @@ def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[st
     return summary, rows
 
 
+def tried(
+    subject: Subject, applied: Recipe, place: Path, whole: Artifact, reference: np.ndarray
+) -> tuple[Artifact, dict[str, Any]]:
+    """Apply and export: the file, and what can be said of it without a race.
+
+    Args:
+        reference: whether the original's file, ``whole``, is right for every test sample.
+    """
+    began = time.monotonic()
+    network = applied.apply(subject.original, subject.task).network
+    artifact, right = scored(subject, network, place)
+    drop = paired_drop(reference, right)
+    return artifact, {
+        "score": float(right.mean()),
+        "drop_points": 100 * drop.drop,
+        "drop_upper_points": 100 * drop.upper,
+        "within_half_a_point": str(judge(drop, 0.005)),
+        "macs_left": macs(network) / macs(subject.original),
+        "parameters_left": network.parameter_count() / subject.original.parameter_count(),
+        "size_ratio": whole.size_bytes / artifact.size_bytes,
+        "packed_ratio": packed(whole) / packed(artifact),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
 def given(subject: Subject) -> dict[str, np.ndarray]:
     """What the network reads, of all test samples."""
     return {name: np.asarray(subject.task.validate[name]) for name in subject.original.input_names}
@@ -233,7 +251,8 @@ def given(subject: Subject) -> dict[str, np.ndarray]:
 
 def scored(subject: Subject, network: Network, folder: Path) -> tuple[Artifact, np.ndarray]:
     """The exported file, and whether it is right for every test sample."""
-    folder.mkdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     runtime = get_runtime(RUNTIME)
     artifact = Artifact(runtime.export(network, folder), RUNTIME)
     runner, inputs = runtime.open(artifact, usable_cores()), given(subject)
