@@ -40,6 +40,8 @@ from slimline.runtimes.runtime import Artifact
 from structure_cases import WHOLE_HEADS, WORDS_TABLE, cases
 
 SEED, RUNTIME = 0, "onnxruntime"
+CODE = commit(ROOT)
+"""What made the rows of this run; those of another are made again."""
 BLOCKS = tuple(f"blocks.{block}.conv{conv}" for block in range(3) for conv in (1, 2))
 """The 3 x 3 convolutions between the stem and the head."""
 RECOVERY = sl.Distill(epochs=1.0, judgements=0, precision="bf16", views=2)
@@ -162,8 +164,8 @@ def main(folder: Path | None, wanted: list[str]) -> None:
     for name in chosen:
         started = time.monotonic()
         subject = subjects[name]()
-        folder = ROOT / "runs" / f"methods_{name}{'_some' * bool(wanted)}"
-        summary, rows = measured(subject, wanted, folder)
+        kept = ROOT / "runs" / f"methods_{name}{'_some' * bool(wanted)}"
+        summary, rows = measured(subject, wanted, kept)
         for row in rows:
             print(
                 f"{row['method']:60} {row['score']:.4f} {row['size_ratio']:6.2f}x smaller {row['speedup']:5.2f}x "
@@ -171,7 +173,7 @@ def main(folder: Path | None, wanted: list[str]) -> None:
             )
         if not wanted:
             print(write(f"methods_{subject.name}", summary, rows, [SEED], time.monotonic() - started))
-        shutil.rmtree(folder)
+        shutil.rmtree(kept)
 
 
 def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -183,12 +185,13 @@ def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[st
     for number, (name, (recipe, recovered)) in enumerate(chosen.items()):
         place, applied = folder / f"{number}", Recipe([*recipe, *([RECOVERY] * recovered)])
         finished = folder / f"{number}.json"
-        known = {"method": name, "recipe": applied.lines(), "commit": commit(ROOT)}
+        known = {"method": name, "recipe": applied.lines(), "commit": CODE}
         stored = json.loads(finished.read_text()) if finished.exists() else {}
-        if not known.items() <= stored.items():
+        if CODE.endswith("+changes") or not known.items() <= stored.items():
             artifact, row = tried(subject, applied, place, whole, reference)
             stored = {**known, "file": str(artifact.path.relative_to(place)), "row": row}
-            finished.write_text(json.dumps(stored))
+            finished.with_suffix(".new").write_text(json.dumps(stored))
+            finished.with_suffix(".new").rename(finished)
         artifacts[name] = Artifact(place / stored["file"], RUNTIME)
         rows.append({"method": name, "recipe": applied.lines(), **stored["row"]})
         print(name, stored["row"], flush=True)

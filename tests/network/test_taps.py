@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slimline.demo.job import model as demo_network
 from slimline.errors import SlimlineError
+from slimline.methods.share.codebook import ShareWeights
 from slimline.network.axes import axis_groups, prune
 from slimline.network.network import Network
 from slimline.network.taps import (
@@ -410,6 +411,15 @@ def test_outputs_are_no_points_and_other_sizes_are_not_compared() -> None:
     assert same(tap_points(network, network)) == ["relu"]
     assert tap_points(stack(2, 4), stack(2, 4, side=6)) == []
     assert tap_points(network_of("sequence"), stack(2, 4)) == []
+
+
+@pytest.mark.parametrize("name", ["stack", "sequence"])
+def test_weights_that_are_looked_up_are_weights(name: str) -> None:
+    network = stack(2, 4) if name == "stack" else network_of(name)
+    shared = ShareWeights(clusters=4, smallest=1).apply(network).network
+    assert any("codebook" in stored for stored in shared.weights())
+    points = same(tap_points(network, network))
+    assert points and same(tap_points(shared, network)) == points
 
 
 def test_examples_of_another_batch_make_no_difference() -> None:

@@ -31,6 +31,7 @@ def trial(name: str, stage: str, ms: float | None, drop: float | None, **values:
     known: dict[str, Any] = {
         "id": name, "stage": stage, "runtime": "openvino", "variant": "", "precision": "int8", "recipe": [],
         "network": "", "artifact": name, "size_bytes": 100, "macs": 1, "parameters": 1, "latency_ms": ms, "drop": drop,
+        "drop_sd": 0.0,
     }  # fmt: skip
     return Trial(**(known | values))
 
@@ -88,6 +89,18 @@ def test_what_would_probably_pass_is_looked_at_before_what_hardly_will() -> None
         trial("pruned more", "pruned", 0.6, 0.0085, drop_sd=0.12),
     ]
     assert ids(trials) == ["openvino", "int8", "pruned", "pruned more"]
+
+
+def test_few_samples_of_which_none_differs_promise_little_but_to_what_was_only_simplified() -> None:
+    free, int8 = trial("free", "free", 3.0, 0.0), trial("int8", "int8", 2.0, 0.0)
+    assert chance(free, MAX_DROP, 200, 470) == 1
+    assert chance(int8, MAX_DROP, 200, 470) < 0.9 < chance(int8, MAX_DROP, 2500, 2500)
+    chosen = sequence([*ORIGINALS, free, int8], MAX_DROP, "latency", 200, 470)
+    assert [t.id for t in chosen] == ["openvino", "free", "int8"]
+
+
+def test_a_study_that_does_not_say_how_losses_spread_promises_little() -> None:
+    assert chance(trial("old", "pruned", 1.0, 0.0099, drop_sd=None), MAX_DROP, *SPLITS) < 0.2
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,6 +8,7 @@ from slimline.methods.share.codebook import ShareWeights
 from slimline.network.network import Network
 from slimline.network.trace import trace
 from slimline.training.codebooks import weights_of_entries
+from slimline.training.keep_zeros import KeepZeros, zeros_to_keep
 from slimline.training.plan import Plan
 from slimline.training.recover import recover
 from tests.training.small import Layers, Made, curves, layers, module, squared
@@ -84,6 +85,19 @@ def test_training_is_that_of_the_weights_brought_back_to_their_codebook_after_ev
     assert (probe(trained) - weight).abs().max() > 0.01
 
 
+def test_zeros_that_share_a_value_stay_zeros() -> None:
+    """Half of the weights are zeros; of five values one is zero, too few to be meant where weights are stored."""
+    sparse = layers()
+    weight = sparse.weights()["first.weight"].detach()
+    weight.flatten()[::2] = 0.0
+    start = ShareWeights(clusters=11, smallest=1, layers=("first",)).apply(sparse).network
+    assert not probe(start)[weight == 0].any()
+    masks = zeros_to_keep(start)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"first.weight_codebook": 1}
+    trained, _ = recover(start, Made(curves), squared, Plan(12, 0.05), hooks=[KeepZeros(masks)])
+    assert torch.equal(probe(trained) == 0, probe(start) == 0)
+
+
 def test_what_is_handed_back_learns_elsewhere_as_any_other_network() -> None:
     trained, _ = recover(shared(), Made(curves), squared, Plan(2, 0.05))
     assert not any(weight._backward_hooks for weight in trained.weights().values())
@@ -94,15 +108,24 @@ class Looked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kinds, self.head = nn.Embedding(2, 8), nn.Linear(8, 4)
+        self.places, self.kinds, self.head = nn.Embedding(6, 8), nn.Embedding(2, 8), nn.Linear(8, 4)
         self.register_buffer("kind", torch.zeros(1, 6, dtype=torch.int64))
+        self.register_buffer("place", torch.arange(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.head(x + self.kinds(self.kind))
+        result: Tensor = self.head(x + (self.kinds(self.kind) + self.places(self.place)))
         return result
 
 
 def test_tables_that_were_in_the_network_are_no_codebooks() -> None:
-    network = trace(Looked(), [torch.zeros(2, 6, 8)])
-    assert weights_of_entries(network) == {}
+    assert weights_of_entries(trace(Looked(), [torch.zeros(2, 6, 8)])) == {}
     assert weights_of_entries(layers()) == {}
+
+
+@pytest.mark.parametrize("layer", ["kinds", "places"])
+def test_a_shared_table_counts_once_wherever_its_rows_are_read(layer: str) -> None:
+    network = trace(Looked(), [torch.zeros(2, 6, 8)])
+    rows = network.weights()[f"{layer}.weight"]
+    (found,) = weights_of_entries(ShareWeights(clusters=2, smallest=1, layers=(layer,)).apply(network).network).items()
+    assert found[0] == f"{layer}.weight_codebook"
+    assert int(found[1].sum()) == rows.numel()

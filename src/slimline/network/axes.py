@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimline.errors import SlimlineError, near_names
+from slimline.network.calls import layer_of
 from slimline.network.ids import Ids
 from slimline.network.network import Network, get_tensor
 from slimline.network.propagation import Propagation
@@ -144,7 +145,7 @@ def _group(walk: Propagation, members: list[int], places: dict[int, Places], ine
     members = sorted(members, key=lambda index: places[index][signature[0]])
     slices = {s: [np.array(places[index][s]) for index in members] for s in signature}
     why = next((inexact[index] for index in members if index in inexact), "")
-    return Group(producers[0].rpartition(".")[0] or producers[0], len(members), slices, np.array(members), why)
+    return Group(layer_of(producers[0]), len(members), slices, np.array(members), why)
 
 
 def _unique_names(groups: list[Group]) -> list[Group]:

@@ -46,6 +46,11 @@ def stored_name(value: object) -> str | None:
     return str(value.target) if isinstance(value, Node) and value.op == "get_attr" else None
 
 
+def layer_of(weight: str) -> str:
+    """``blocks.0.conv`` for ``blocks.0.conv.weight``, and the name itself where it has one part."""
+    return weight.rpartition(".")[0] or weight
+
+
 def by_layer(stored: Mapping[Node, str | None]) -> dict[str, Node]:
     """Calls by the name of their layer: that of the weight without its last part, unless another weight has it too.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from slimline.network.calls import layer_of
 from slimline.network.network import Network, get_tensor
 from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.shapes import node_shapes
@@ -97,7 +98,7 @@ def layers(network: Network) -> list[Layer]:
             macs = math.prod(shapes[node.args[0].name]) // batch * math.prod(shape[1:])
         else:
             macs = math.prod(output) // batch * math.prod(shape[1:])
-        title = name.rpartition(".")[0] or name
+        title = layer_of(name)
         size = sum(t.numel() * t.element_size() for t in stored)
         count = sum(t.numel() for t in stored)
         found.append(Layer(title, node.name, kind, shape, output[1:], macs, count, size, name))

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Graph, Node
 
 from slimline.network.axes import AxisGroups
+from slimline.network.calls import layer_of
 from slimline.network.cost import KINDS, PRODUCTS, weight_name
 from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
@@ -49,7 +50,7 @@ class Block:
     @property
     def name(self) -> str:
         """What the names of its layers begin with, else the first of them."""
-        names = [w.rpartition(".")[0] or w for w in map(_weight, self.layers) if w]
+        names = [layer_of(w) for w in map(_weight, self.layers) if w]
         return _common(names) or (names[0] if names else self.sum.name)
 
 

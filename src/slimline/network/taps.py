@@ -38,6 +38,8 @@ CHANNELS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.def
 CHANNELS_FIRST = {*CONVOLUTIONS, *TRANSPOSED, aten.batch_norm.default, aten.group_norm.default}
 NORMS = {aten.batch_norm.default, aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default}
 PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
+WEIGHTED = {aten.linear.default, *CONVOLUTIONS, *TRANSPOSED, *PRODUCTS}
+"""Layers whose second argument is a weight where it is stored, or looked up by what is stored."""
 SIZES = {aten.sym_size.int, aten.sym_numel.default}
 Item = TypeVar("Item")
 
@@ -223,12 +225,14 @@ class _Flow:
         self.nodes = list(network.module.graph.nodes)
         self.order = {node: i for i, node in enumerate(self.nodes)}
         self.outputs = set(self.nodes[-1].all_input_nodes)
-        self.signal = self._signal()
+        self.signal, self.stored = self._signal()
         self.layers = {node for node in self.signal if any(map(self._is_matrix, node.all_input_nodes))}
+        self.layers |= {node for node in self.signal if node.target in WEIGHTED and node.args[1] in self.stored}
         self.before = self._before()
         self.axes = self._axes()
 
-    def _signal(self) -> set[Node]:
+    def _signal(self) -> tuple[set[Node], set[Node]]:
+        """What depends on inputs and on weights, and what on weights alone."""
         fed, weighted = set(), set()
         for node in self.nodes:
             if node.op == "placeholder":
@@ -238,7 +242,7 @@ class _Flow:
             elif node.op == "call_function" and node.target not in SIZES:
                 fed |= {node} if fed.intersection(node.all_input_nodes) else set()
                 weighted |= {node} if weighted.intersection(node.all_input_nodes) else set()
-        return fed & weighted
+        return fed & weighted, weighted - fed
 
     def _is_matrix(self, node: Node) -> bool:
         return node.op == "get_attr" and len(self.shapes[node.name]) > 1
@@ -267,7 +271,7 @@ class _Flow:
         rank = len(self.shapes[node.name])
         if node.target in CHANNELS_FIRST:
             return 1
-        if node.target in CHANNELS_LAST or (node.target in PRODUCTS and self._is_matrix(node.all_input_nodes[-1])):
+        if node.target in CHANNELS_LAST or (node.target in PRODUCTS and node.args[1] in self.stored):
             return rank - 1
         sources = [s.name for s in node.all_input_nodes if s.name in axes and len(self.shapes[s.name]) == rank]
         if not sources:

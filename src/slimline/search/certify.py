@@ -17,6 +17,10 @@ from slimline.task import Array, Samples
 FINAL_RACE = RacePlan(launches=(5, 5), rounds=12, target_width=0.0, burst_seconds=0.04)
 
 
+UNKNOWN_SD = 1.0
+"""Of the losses of single samples where a study of an older version does not say: about the most that scores allow."""
+
+
 @dataclass(frozen=True)
 class Certified:
     """A finalist and what the certify split said about it."""
@@ -68,8 +72,9 @@ def sequence(trials: list[Trial], max_drop: float, minimize: str, searched: int,
 
     The sequence ends at the first that does not pass, so that a risky finalist can keep a better one behind it from
     being looked at, and one that is left out is missing where the better one fails. Of all ways through candidates
-    that cost less and less this is the one with the largest expected logarithm of what is saved, if verdicts were
-    independent. Everything it reads was measured on the search split, so the order is fixed before the other is read.
+    that cost less and less this is the one with the largest expected logarithm of what is saved, as if verdicts were
+    independent; they share their samples, so the chance of a whole way is rather larger than that. Everything it reads
+    was measured on the search split, so the order is fixed before the other is read.
 
     Args:
         searched: samples of the search split.
@@ -107,9 +112,15 @@ def chance(trial: Trial, max_drop: float, searched: int, certified: int) -> floa
     Both splits' means are normal about the same unknown one, with the same standard deviation s of a sample:
 
         PASS  <=>  mean_c + z s / sqrt(n_c) <= max_drop,     mean_c - mean_s ~ N(0, s^2 (1 / n_s + 1 / n_c))
+
+    A few samples of which none differs do not say that none ever will: s is at least that of one in n_s which does,
+    but for a candidate that was only simplified. Chosen as the best of several, a candidate promises a little too much.
     """
     assert trial.drop is not None
-    room, sd = max_drop - trial.drop, trial.drop_sd or 0.0
+    room = max_drop - trial.drop
+    sd = UNKNOWN_SD if trial.drop_sd is None else trial.drop_sd
+    if trial.stage != "free":
+        sd = max(sd, 1 / sqrt(searched))
     if sd == 0:
         return float(room >= 0)
     standard = (room * sqrt(certified) / sd - float(stats.norm.ppf(CONFIDENCE))) / sqrt(1 + certified / searched)

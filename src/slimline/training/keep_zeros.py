@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from slimline.network.network import Network
+from slimline.training.codebooks import weights_of_entries
 from slimline.training.hook import Hook
 
 LEAST_SHARE = 0.1
@@ -15,14 +16,17 @@ LEAST_SHARE = 0.1
 def zeros_to_keep(network: Network) -> dict[str, Tensor]:
     """Masks of the zeros of the trainable weights of two or more axes of which at least a tenth is exactly zero.
 
+    An entry of a codebook counts as all the weights that it stands for.
+
     A weight that is nothing but zeros has none: it was set up so, as the last layer of a new branch often is, and would
     never learn anything.
     """
-    masks = {}
+    masks, entries = {}, weights_of_entries(network)
     for name, weight in network.weights().items():
         if isinstance(weight, torch.nn.Parameter) and weight.ndim > 1 and weight.is_floating_point():
             mask = weight.detach() == 0
-            if LEAST_SHARE * mask.numel() <= int(mask.sum()) < mask.numel():
+            each = entries.get(name, torch.ones(()).expand(mask.shape))
+            if LEAST_SHARE * float(each.sum()) <= float(each[mask].sum()) and not mask.all():
                 masks[name] = mask
     return masks
 

@@ -16,6 +16,7 @@ from slimline import __version__
 from slimline.errors import SlimlineError
 from slimline.network.network import Network
 from slimline.training.batch import Batches
+from slimline.training.codebooks import share_steps_
 from slimline.training.engine import Engine
 from slimline.training.layout import channels_last_, move_
 from slimline.training.lesson import Lesson, Loss
@@ -138,6 +139,7 @@ class _Probe:
     def __init__(self, student: Network, batches: Batches, loss: Loss, plan: Plan) -> None:
         device = Engine().device
         network = channels_last_(move_(student.copy().set_training_(True), device))
+        share_steps_(network)
         own = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss  # its weights would keep the gradients
         self.lesson = Lesson(network, own, plan.precision, device, plan.compiled).to(device)
         self.optimizer = plan.make_optimizer([p for p in network.module.parameters() if p.requires_grad])

@@ -183,7 +183,7 @@ def test_no_weight_is_written_out_in_the_file(tmp_path: Path) -> None:
     assert largest == 24 * 16 * 9 // 2  # two weights of the inner layer in a byte
 
 
-def test_a_step_of_training_moves_every_value_by_the_sum_over_its_members() -> None:
+def test_the_gradient_of_a_value_is_the_sum_over_its_members() -> None:
     images, labels = (torch.from_numpy(a) for a in patterns(32, seed=4))
     shared, dense = ShareWeights().apply(toy()).network, toy()
     with torch.no_grad():

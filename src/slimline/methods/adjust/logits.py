@@ -24,6 +24,7 @@ from torch.fx import Node
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.remembered import Remembered
+from slimline.network.calls import layer_of
 from slimline.network.network import Network, get_tensor
 from slimline.network.surgery import set_bias_
 from slimline.scores import SAME_NUMBERS, SOFTMAX, FirstOutput
@@ -75,7 +76,7 @@ def _raise_bias_(network: Network, layer: Node, shift: Tensor) -> str:
     new = shift if before is None else before + shift
     set_bias_(network, layer, new.to(get_tensor(network.module, weight).dtype))
     network.tidy_()
-    return weight.rpartition(".")[0] or weight
+    return layer_of(weight)
 
 
 def rarity(frequencies: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch.fx import Node
 
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, param, register
-from slimline.network.calls import argument, readers_of
+from slimline.network.calls import argument, layer_of, readers_of, stored_name
 from slimline.network.network import Network, get_tensor
 from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.surgery import set_weight, unused_name
@@ -97,7 +97,7 @@ class SeparableStudent(Method):
         rank = min(self.rank, *channel_matrices(weight).shape[1:])
         depthwise, pointwise = (w.to(weight.dtype).contiguous() for w in depthwise_and_pointwise(weight, rank))
         graph, target, bias = network.module.graph, node.target, argument(node, 2, "bias", None)
-        stem = name.rpartition(".")[0] if "." in name else name
+        stem = layer_of(name)
         with graph.inserting_before(node):
             reads = _stored(network, f"{stem}.depthwise.weight", depthwise)
             ones = [1] * (weight.ndim - 2)
@@ -125,7 +125,5 @@ def _stored(network: Network, name: str, value: Tensor) -> Node:
 
 def _title(node: Node) -> str:
     """The name of a layer as its weight has it, or as the graph does."""
-    stored = node.args[1]
-    if not isinstance(stored, Node) or stored.op != "get_attr":
-        return node.name
-    return str(stored.target).rpartition(".")[0] or str(stored.target)
+    weight = stored_name(node.args[1])
+    return layer_of(weight) if weight else node.name

@@ -26,7 +26,7 @@ from torch.fx import Node
 
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.network.axes import AxisGroups, axis_groups, prune
-from slimline.network.calls import argument
+from slimline.network.calls import argument, layer_of
 from slimline.network.network import Network, get_tensor
 from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.task import Task
@@ -69,7 +69,7 @@ class WidthStudent(Method):
         kept, skipped = self.widths(found)
         student = prune(network, found, {name: np.arange(width) for name, width in kept.items()})
         drawn, inherited = fresh_weights_(student, self.seed)
-        layers = dict.fromkeys(name.rpartition(".")[0] or name for name in drawn)
+        layers = dict.fromkeys(layer_of(name) for name in drawn)
         return Outcome(student.verify(), list(layers), skipped | inherited)
 
     def widths(self, found: AxisGroups) -> tuple[dict[str, int], dict[str, str]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.network.calls import arguments, readers_of
+from slimline.network.calls import arguments, layer_of, readers_of
 from slimline.network.network import Network, get_tensor
 from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
 from slimline.network.surgery import set_bias_, set_weight
@@ -67,7 +67,7 @@ class Layer:
     @property
     def title(self) -> str:
         """The name that reports give it."""
-        return self.name.rpartition(".")[0] or self.name
+        return layer_of(self.name)
 
     @property
     def kernel(self) -> tuple[int, ...]:
