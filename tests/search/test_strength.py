@@ -48,6 +48,7 @@ from slimline.search.students import FACTORIZATIONS
 from slimline.search.study import Trial
 from slimline.search.table import SensitivityTable
 from slimline.task import Task
+from slimline.training.teacher import Teacher
 from tests.search.stand_ins import from_macs, planted_race, toy_bench
 from tests.toys import patterns, toy, toy_task
 
@@ -259,6 +260,26 @@ def recovery(network: Network, x: NDArray[np.float32], folder: Path, score: str 
     table = SimpleNamespace(task=task, original=network)
     search = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
     return search._distillation(2.0)
+
+
+@pytest.mark.parametrize(("seconds", "views"), [(90.0, 1), (100.0, 1), (199.0, 1), (201.0, 2), (301.0, 3), (1e6, 3)])
+def test_a_slow_teacher_is_asked_for_fewer_views(seconds: float, views: int) -> None:
+    """512 samples, of which it answers 256 in 10 s: one view of all takes 20, a fifth of 100 s of training."""
+    images, clock = patterns(640, seed=4)[0], [0.0]
+    task = Task(validate={"image": images[:128]}, train={"image": images[128:]}, score="agreement", augment="image")
+    bench, table = SimpleNamespace(identity="", study=None), SimpleNamespace(task=task.decided(toy()), original=toy())
+    search = StrengthSearch(bench, table, SimpleNamespace(recipe_yaml="[]"), ONE_POINT)  # type: ignore[arg-type]
+
+    def answer(_: Teacher, inputs: dict[str, Tensor]) -> None:
+        clock[0] += 10.0 * len(inputs["image"]) / 256
+
+    with (
+        patch.object(Teacher, "answer", answer),
+        patch.object(strength_module, "time", SimpleNamespace(monotonic=lambda: clock[0])),
+    ):
+        assert search._views(seconds) == views
+        search.task = replace(search.task, augment="")
+        assert search._views(seconds) == 1
 
 
 def test_without_batch_norm_the_steps_are_small_and_many_and_many_classes_are_not_softened(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One knob: the share of the latency (or size) that may stay. Bisected against the budget, each candidate recovered."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from slimline.search.table import IMPORTANCE, RECONSTRUCTION_SAMPLES, Sensitivit
 from slimline.search.training_curves import trained_by
 from slimline.training.checkpoint import remove_checkpoint
 from slimline.training.precision import step_speeds
+from slimline.training.teacher import TEACHER_BATCH, Teacher
 from slimline.training.workspace import Workspace
 
 MOST_CANDIDATES, MOST_UNTRAINED = 3, 5
@@ -57,7 +59,11 @@ EXPORT_SECONDS = 15.0
 """Allowance for export, scoring and timing of one candidate."""
 LAYERS_RACED, LAYER_SECONDS = 8, 6.0
 """Layers, and what the race of one takes."""
-TRAINING_VIEWS = 3
+MOST_VIEWS, TEACHER_SHARE = 3, 0.2
+"""Views of a training sample where there is augmentation, and the share of the time for training that the teacher may
+take to answer them: a network that is trained for one epoch reads one view."""
+TEACHER_PROBES = 3
+"""Batches by which the teacher's speed is measured; the first warms it up."""
 LABEL_WEIGHT = 0.3
 """Share of the loss from labels when the score is accuracy and there are labels."""
 ADAMW_RATE = 1e-4
@@ -103,6 +109,7 @@ class StrengthSearch:
         self.samples = samples
         self.precision = "fp32"
         self.reconstruct = RECONSTRUCTION_SAMPLES
+        self.views = MOST_VIEWS if self.task.augment else 1
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
         self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original)) and not self.task.synthetic
         """Whether batch norm holds the scale of the activations behind most layers. What it would learn from synthetic
@@ -119,6 +126,7 @@ class StrengthSearch:
         """
         self.precision, seconds_per_epoch = self._training_speed()
         training_time = self._decide("training time", lambda: deadline - self.bench.study.elapsed())
+        self.views = round(self._decide("views", lambda: self._views(training_time)))
         short_seconds = training_time * SHORT_SHARE
         groups = self.table.found.groups
         passing, failing = self._range() if groups else (1.0, 1.0)
@@ -396,13 +404,24 @@ class StrengthSearch:
         them fit into the time.
         """
         output = self.task.output
-        plain = Distill(epochs=epochs, views=self._views(), precision=self.precision, label_weight=self._label_weight())
+        plain = Distill(epochs=epochs, views=self.views, precision=self.precision, label_weight=self._label_weight())
         if output is not None and output.shape and output.shape[output.axis - 1] > MANY_CLASSES:
             plain = replace(plain, temperature=1.0)
         return plain if self.normed else replace(plain, optimizer="adamw", learning_rate=ADAMW_RATE, batch=32)
 
-    def _views(self) -> int:
-        return TRAINING_VIEWS if self.task.augment else 1
+    def _views(self, training_time: float) -> int:
+        """How many views the teacher can answer in its share of the time; one at least."""
+        if not self.task.augment:
+            return 1
+        few = self.samples.take(slice(0, TEACHER_BATCH))
+        teacher, inputs = Teacher(self.original, self.precision), few.tensors()
+        fastest = math.inf
+        for _ in range(TEACHER_PROBES):
+            started = time.monotonic()
+            teacher.answer(inputs)
+            fastest = min(fastest, time.monotonic() - started)
+        seconds = fastest * len(self.samples) / len(few)
+        return max(1, min(MOST_VIEWS, int(TEACHER_SHARE * training_time / seconds)))
 
     def _label_weight(self) -> float:
         return LABEL_WEIGHT if self.task.score == "accuracy" and self.samples.labels is not None else 0.0
