@@ -1,5 +1,8 @@
 """`make demo`, as a new user runs it, and the memory of its whole process tree.
 
+    python benchmarks/demo.py              writes benchmarks/results/demo.json
+    python benchmarks/demo.py demo_xeon    the same under another name, for another machine
+
 It writes runs/demo, which must not be there yet.
 """
 
@@ -39,7 +42,7 @@ def resident_bytes(root: int) -> int:
     return sum(sizes.get(p, 0) for p in family)
 
 
-def main() -> None:
+def main(name: str = "demo") -> None:
     """Run the demo as a user would and keep what its certificate says."""
     out = ROOT / "runs" / "demo"
     if out.exists():
@@ -71,8 +74,8 @@ def main() -> None:
         "limits": certificate["limits"],
         "original": certificate["original"],
     }
-    print(write("demo", summary, certificate["study"], [certificate["seed"]], seconds))
+    print(write(name, summary, certificate["study"], [certificate["seed"]], seconds))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

@@ -211,6 +211,7 @@ def spread(side: Mapping[str, float], factor: float, digits: int) -> str:
 
 FORMATS = {
     "demo": demo_rows,
+    "demo_xeon": demo_rows,
     "onnx_backend": onnx_backend_rows,
     "sources": sources_rows,
     "recovery": recovery_rows,
