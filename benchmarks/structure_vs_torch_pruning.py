@@ -1,7 +1,7 @@
 """Structured pruning beside torch-pruning 1.6.1: the same networks, the same recovery, the same MACs, three seeds.
 
     pip install --no-deps torch-pruning==1.6.1
-    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER]            all networks, about 90 minutes
+    python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER]            all networks, about two hours
     python benchmarks/structure_vs_torch_pruning.py [MINILM_FOLDER] cifar      only this network
 
 Every network has its own file in benchmarks/results. What each side does is in `structure_cases`.

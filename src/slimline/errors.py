@@ -13,7 +13,11 @@ class SlimlineError(Exception):
     """
 
 
-def near_names(name: str, known: Iterable[str]) -> str:
-    """The names most like one that matches nothing, else the first ones; ``none`` where there are none."""
+def near_names(name: object, known: Iterable[str]) -> str:
+    """The names most like one that matches nothing, else the first ones; ``none`` where there are none.
+
+    YAML reads the name 0 as a number; then it says that quotes are missing.
+    """
     names = list(known)
-    return ", ".join(difflib.get_close_matches(name, names, n=SUGGESTED) or names[:SUGGESTED]) or "none"
+    near = ", ".join(difflib.get_close_matches(str(name), names, n=SUGGESTED) or names[:SUGGESTED]) or "none"
+    return near if isinstance(name, str) else f"{near} (a name is a text: write it in quotes)"

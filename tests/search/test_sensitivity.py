@@ -6,6 +6,7 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor, nn
 
+from slimline.errors import SlimlineError
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.quantize.static import QuantizeStatic
 from slimline.network.axes import axis_groups, prune
@@ -77,6 +78,15 @@ def test_damage_of_other_outputs_is_relative_to_their_variance() -> None:
     before = one.run(samples().tensors())[0]
     expected = float(0.25 * before.square().mean() / before.var())
     assert Damage(one, samples())(other) == pytest.approx(expected, rel=1e-4)
+
+
+def test_whole_numbers_cannot_be_compared() -> None:
+    class Answer(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image.mean((2, 3)).argmax(1)
+
+    with pytest.raises(SlimlineError, match=r"No output of the network \(output\) holds floating-point numbers"):
+        Damage(trace(Answer(), [torch.randn(2, 1, 8, 8)]), samples())
 
 
 def test_the_widths_tried_and_their_damage() -> None:

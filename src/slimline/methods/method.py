@@ -76,6 +76,8 @@ class Method(ABC):
                     f"{type(self).__name__}({f.name}={value}) is out of range: it lies in [{limits['low']}, "
                     f"{limits['high']}]."
                 )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SlimlineError(f"{type(self).__name__}({f.name}={value}) is no finite number.")
 
     @abstractmethod
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:

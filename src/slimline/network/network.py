@@ -2,12 +2,14 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from slimline.errors import SlimlineError
 
 RUNNING_MEAN_ARGUMENT, BATCH_NORM_TRAINING_ARGUMENT = 3, 5
 DROPOUT_TRAINING_ARGUMENT = 2
@@ -115,3 +117,18 @@ def get_tensor(module: torch.nn.Module, name: str) -> Tensor:
     tensor = getattr(module, leaf)
     assert isinstance(tensor, Tensor), f"{name} is not a tensor"
     return tensor
+
+
+def first_floating(outputs: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+    """The first output of floating-point numbers: what can be compared, and learnt from.
+
+    Raises:
+        SlimlineError: every output holds whole numbers.
+    """
+    for output in outputs:
+        if output.is_floating_point():
+            return output
+    raise SlimlineError(
+        f"No output of the network ({', '.join(names)}) holds floating-point numbers, so there is nothing to learn "
+        "from: take the network without its last step, such as an argmax."
+    )

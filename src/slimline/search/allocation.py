@@ -7,8 +7,8 @@ sensitivity table instead of a retraining per step.
 
 The damage measured before recovery ranks the groups but says little about how far each may go: recovery repairs most
 of it, and what it cannot repair is missing capacity. Hence the barrier W / w - 1, convex and without bound, so that no
-group is emptied, and the damping of the measured differences. Greedy steps along the measured curves themselves left
-some groups of the demo network at a sixteenth and others whole.
+group is emptied, and the damping of the measured differences. Greedy steps along the measured curves themselves would
+empty some groups and leave others whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from slimline.search.sensitivity import Sensitivity
 DAMPING = 0.25
 SMALLEST_DAMAGE = 1e-6
 Cost = Callable[[dict[str, int]], float]
-"""Widths by group -> predicted cost (milliseconds or bytes)."""
+"""Widths by group -> predicted cost, in any unit: milliseconds, bytes, or a share of the whole."""
 
 
 def barrier_damage(row: Sensitivity) -> Callable[[float], float]:

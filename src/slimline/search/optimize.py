@@ -305,6 +305,8 @@ class Search:
     def _int8_partly(self) -> None:
         """When integers everywhere lose too much: the layers that lose most stay in floating point."""
         self.listener.stage("8-bit integers, but for the layers that lose most")
+        if not self._comparable("no layer can be said to lose most"):
+            return
         base = self._fastest_of_the_safest(self.int8)
         *_, method = Recipe.from_yaml(base.recipe_yaml).methods
         assert isinstance(method, QuantizeStatic)
@@ -363,8 +365,7 @@ class Search:
         if not self.free or not self._time_for("pruning"):
             return
         self.listener.stage("How sensitive each group of channels is")
-        if not any(output.is_floating_point() for output in self.network.run(self.network.examples)):
-            self.listener.note("No output holds floating-point numbers, so nothing can be pruned and recovered.")
+        if not self._comparable("nothing can be pruned and recovered"):
             return
         target = self._target()
         facts = get_runtime(target.runtime).facts
@@ -379,6 +380,13 @@ class Search:
             self.listener.note("No group of channels can be pruned; see `slimline inspect` for the reasons.")
             self.listener.stage("Compact students")
         StrengthSearch(self.bench, self.table, target, self.budget).run(self._deadline)
+
+    def _comparable(self, else_what: str) -> bool:
+        """Whether there is an output by which two networks can be compared; told where there is none."""
+        floating = any(output.is_floating_point() for output in self.network.run(self.network.examples))
+        if not floating:
+            self.listener.note(f"No output holds floating-point numbers, so {else_what}.")
+        return floating
 
     def _target(self) -> Trial:
         """The trial whose runtime, variant and calibration the pruned networks use.

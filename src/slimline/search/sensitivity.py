@@ -14,7 +14,7 @@ from slimline.methods.prune.channels import strongest
 from slimline.methods.prune.reconstruct import refit_alone
 from slimline.methods.quantize.static import WEIGHTED, QuantizeStatic, layer_name
 from slimline.network.axes import AxisGroups, Group, prune
-from slimline.network.network import Network
+from slimline.network.network import Network, first_floating
 from slimline.scores import FirstOutput
 from slimline.task import Samples, Task
 
@@ -73,7 +73,7 @@ class Damage:
         return float(divergence / (after.numel() / after.shape[axis]))
 
     def _answer(self, network: Network) -> Tensor:
-        return next(o for o in network.run(self.inputs) if o.is_floating_point())
+        return first_floating(network.run(self.inputs), network.output_names)
 
     def _classes(self, answer: Tensor) -> bool:
         if self.output is None or self.output.integers:  # then another output is compared

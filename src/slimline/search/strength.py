@@ -36,8 +36,8 @@ from slimline.training.teacher import TEACHER_BATCH, Teacher
 from slimline.training.workspace import Workspace
 
 MOST_CANDIDATES, MOST_UNTRAINED = 3, 5
-"""Candidates before the full recovery. Where they are not trained they take a minute instead of a tenth of the time,
-and it is worth the time to come closer to the budget."""
+"""Candidates before the full recovery. Where they are not trained they take less time, which is worth coming closer to
+the budget."""
 WEAKEST, LEAST_SPAN = 0.75, 0.25
 """The strength is searched between this share of the whole network's cost and what an eighth of all channels cost; at
 least this share of what lies above the latter is searched."""

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimline.errors import SlimlineError
-from slimline.network.network import Network
+from slimline.network.network import Network, first_floating
 from slimline.network.taps import with_taps
 from slimline.training.engine import Engine
 from slimline.training.layout import channels_last, channels_last_, move_
@@ -39,13 +38,8 @@ class Teacher:
         given = [channels_last(inputs[name].to(self.device)) for name in self.network.input_names]
         with torch.no_grad(), autocast(self.precision, self.device.type):
             outputs = self.network.module(*given)
-        floating = [output for output in outputs[: self.own] if output.is_floating_point()]
-        if not floating:
-            raise SlimlineError(
-                f"No output of the network ({', '.join(self.network.output_names)}) holds floating-point numbers, so "
-                "there is nothing to learn from: take the network without its last step, such as an argmax."
-            )
-        return (floating[0].float(), *(tap.float() for tap in outputs[self.own :]))
+        answer = first_floating(outputs[: self.own], self.network.output_names[: self.own])
+        return (answer.float(), *(tap.float() for tap in outputs[self.own :]))
 
     def bytes_for(self, views: Views) -> int:
         """Size of the answers to all views."""

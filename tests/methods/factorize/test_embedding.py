@@ -103,7 +103,26 @@ def test_it_saves_exports_and_learns(tmp_path) -> None:  # type: ignore[no-untyp
 def test_what_cannot_be_done_is_told() -> None:
     outcome = FactorizeEmbedding(rank=4).apply(bag(tied=True), task())
     assert outcome.skipped["words"] == "has a table that is read elsewhere too" and outcome.changed == ["places"]
-    with pytest.raises(SlimlineError, match=r"rank=25\) is too large: the table is 24 wide; choose 1 to 24"):
+    with pytest.raises(SlimlineError, match=r"rank=25\) is too large: words is 24 wide; choose 1 to 24"):
         FactorizeEmbedding(rank=25).apply(bag())
     with pytest.raises(SlimlineError, match=r"names 'word', which is no table; near names: words"):
         FactorizeEmbedding(layers=("word",)).apply(bag())
+
+
+def test_a_table_that_is_too_narrow_or_broken_does_not_end_the_others() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow, self.broken = (nn.Embedding(64, w) for w in (32, 8, 32))
+            self.broken.weight.data[3, 5] = torch.inf
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.wide(x), self.narrow(x), self.broken(x)], 2)
+
+    network = trace(Two(), {"x": torch.zeros(2, 5, dtype=torch.int64)})
+    outcome = FactorizeEmbedding(rank=16).apply(network)
+    assert outcome.changed == ["wide"]
+    assert outcome.skipped["narrow"] == "is 8 wide, less than rank 16"
+    assert outcome.skipped["broken"] == "has values that are not finite"
+    with pytest.raises(SlimlineError, match=r"rank=16\) is too large: narrow is 8 wide; choose 1 to 8"):
+        FactorizeEmbedding(rank=16, layers=("narrow",)).apply(network)

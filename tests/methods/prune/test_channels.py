@@ -106,9 +106,17 @@ def test_keeping_everything_changes_nothing() -> None:
     assert torch.equal(outcome.network.run(image)[0], network.run(image)[0])
 
 
+def test_nothing_pruned_is_told() -> None:
+    """16 and 24 channels have no smaller multiple of 64."""
+    outcome = PruneChannels(importance="l1", multiple=64).apply(toy())
+    assert outcome.changed == []
+    assert outcome.skipped["channels"].startswith("every group keeps all its channels with keep=0.5")
+
+
 @pytest.mark.parametrize(
     ("widths", "sentence"),
     [
+        ({0: 4}, r"No group is called 0; near names: stem, inner \(a name is a text: write it in quotes\)"),
         ({"stam": 4}, r"No group is called 'stam'; near names: stem"),
         ({"nothing like it": 4}, "No group is called 'nothing like it'; near names: stem, inner"),
         ({"stem": 0}, "Group stem has 16 channels, 0 cannot be kept: choose 1 to 16"),

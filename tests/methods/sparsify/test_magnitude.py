@@ -1,12 +1,14 @@
 """The smallest weights become zero, as many as asked for; and what that is worth in bytes."""
 
 import gzip
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from slimline.errors import SlimlineError
 from slimline.methods.sparsify.magnitude import SparsifyMagnitude, below
 from slimline.methods.sparsify.patterns import pattern_of
 from slimline.network import container
@@ -91,7 +93,13 @@ def test_nothing_asked_for_changes_nothing() -> None:
 
 
 def test_everything_asked_for_leaves_nothing() -> None:
-    assert all(mask.all() for mask in zero_masks(SparsifyMagnitude(sparsity=1.0).apply(toy()).network).values())
+    assert all(mask.all() for mask in zero_masks(SparsifyMagnitude(threshold=1e9).apply(toy()).network).values())
+
+
+@pytest.mark.parametrize("values", [{"sparsity": 1.0}, {"threshold": math.inf}, {"threshold": math.nan}])
+def test_nothing_but_zeros_is_not_meant(values: dict[str, float]) -> None:
+    with pytest.raises(SlimlineError, match=r"SparsifyMagnitude\(.*(out of range|no finite number)"):
+        SparsifyMagnitude(**values)  # type: ignore[arg-type]
 
 
 def test_zeros_shrink_what_is_packed_and_nothing_else(tmp_path: Path) -> None:

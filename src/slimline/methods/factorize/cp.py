@@ -3,14 +3,18 @@
 Lebedev, Ganin, Rakhuba, Oseledets, Lempitsky (2015). Speeding-up Convolutional Neural Networks Using Fine-tuned
 CP-Decomposition. arXiv:1412.6553, section 3.
 
+Alternating least squares: Kolda, Bader (2009). Tensor Decompositions and Applications. SIAM Review 51:455-500,
+section 3.4.
+
     W[o, i, a, b] ~ sum_{r <= R}  L[o, r] F[i, r] Y[a, r] X[b, r]        first: F^T, vertical: Y, horizontal: X, last: L
 
 By alternating least squares: each matrix in turn solves its linear problem while the others stay.
 
-Ours differs: starts from nested singular value decompositions, which need no random numbers, instead of from several
-random starts; each component's norm is shared evenly by its four vectors, as Lebedev et al. saw gradients explode
-without; axes of any number. Nobody knows a matrix whose singular values give the best R: ``energy`` and ``vbmf`` look
-at the unfoldings by inputs and by outputs and take the larger rank, which R cannot be below for the same error.
+Ours differs: Lebedev et al. use non-linear least squares; starts from nested singular value decompositions, which need
+no random numbers, instead of from several random starts; each component's norm is shared evenly by its four vectors, as
+Lebedev et al. saw gradients explode without; axes of any number. Nobody knows a matrix whose singular values give the
+best R: ``energy`` and ``vbmf`` look at the unfoldings by inputs and by outputs and take the larger rank, which R cannot
+be below for the same error.
 Helps: far fewer multiply-adds than any other factorisation of one convolution.  Does not: help where depthwise
 convolutions are slow, and few ranks need training after them.
 """
@@ -137,7 +141,7 @@ class FactorizeCP(Method):
     layers: tuple[str, ...] = layers_param()
 
     needs = frozenset({"float weights"})
-    cites = ("lebedev2015speeding",)
+    cites = ("lebedev2015speeding", "kolda2009tensor")
 
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         scheme = Scheme(extended, sizes, matrices, parts, self.decompose)

@@ -72,10 +72,17 @@ class FactorizeEmbedding(Method):
         if calls and task is not None and self.samples and not (task.wants_synthetic or task.synthetic):
             counts = reads(network, task, "Counting words", self.samples)
         changed = []
+        widest = max((get_tensor(result.module, table_of(node)).shape[1] for node in calls.values()), default=0)
         for name, node in calls.items():
             table = get_tensor(result.module, table_of(node)).detach()
+            if not bool(table.isfinite().all()):
+                skipped[name] = "has values that are not finite"
+                continue
+            if self.rank > table.shape[1] and not self.layers and self.rank <= widest:
+                skipped[name] = f"is {table.shape[1]} wide, less than rank {self.rank}"
+                continue
             frequency = 1 + counts.get(name, torch.zeros(len(table), dtype=torch.double))
-            rank = self.chosen_rank(table, frequency)
+            rank = self.chosen_rank(name, table, frequency)
             if rank * sum(table.shape) >= table.numel():
                 skipped[name] = f"would not get smaller: rank {rank} of {tuple(table.shape)}"
                 continue
@@ -83,7 +90,7 @@ class FactorizeEmbedding(Method):
             changed.append(name)
         return Outcome(result.tidy_(), changed, skipped)
 
-    def chosen_rank(self, table: Tensor, frequency: Tensor) -> int:
+    def chosen_rank(self, name: str, table: Tensor, frequency: Tensor) -> int:
         """The width of the narrower table.
 
         Raises:
@@ -92,7 +99,7 @@ class FactorizeEmbedding(Method):
         words, width = table.shape
         if self.rank > width:
             raise SlimlineError(
-                f"FactorizeEmbedding(rank={self.rank}) is too large: the table is {width} wide; choose 1 to {width}."
+                f"FactorizeEmbedding(rank={self.rank}) is too large: {name} is {width} wide; choose 1 to {width}."
             )
         if self.rank:
             return self.rank

@@ -1,8 +1,8 @@
 """Spatial factorisation: a k x k convolution becomes a k x 1 one followed by a 1 x k one.
 
 Jaderberg, Vedaldi, Zisserman (2014). Speeding up Convolutional Neural Networks with Low Rank Expansions.
-arXiv:1405.3866, section 2.1, scheme 2; the closed form is the spatial SVD of Zhang, Zou, He, Sun (2016), Accelerating
-Very Deep Convolutional Networks for Classification and Detection, arXiv:1505.06798, section 3.2.
+arXiv:1405.3866, section 2.1, scheme 2; the closed form is that of Tai, Xiao, Zhang, Wang, E (2016), Convolutional
+Neural Networks with Low-rank Regularization, arXiv:1511.06067.
 
     M[(i, a), (b, o)] = W[o, i, a, b] = sum_r  s_r u_r[i, a] v_r[b, o]
     vertical_r = sqrt(s_r) u_r, reading every input channel i;        horizontal: sqrt(s_r) v_r, writing every output o
@@ -60,7 +60,7 @@ class FactorizeSpatial(Method):
     layers: tuple[str, ...] = layers_param()
 
     needs = frozenset({"float weights"})
-    cites = ("jaderberg2014speeding", "zhang2016accelerating")
+    cites = ("jaderberg2014speeding", "tai2016convolutional")
 
     def apply(self, network: Network, task: Task | None = None, workspace: Workspace | None = None) -> Outcome:
         scheme = Scheme(self.unsupported, sizes, lambda layer: [rows_and_columns(layer.weight)], parts, decompose)

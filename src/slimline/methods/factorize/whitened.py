@@ -12,7 +12,8 @@ The error is the sum of the squares of the S that are left out; no other W' and 
 Ours differs: L^-1 cancels, so L is not needed (W H W^T = U S^2 U^T) and inputs that depend on each other linearly need
 no repair; b' takes in the mean, also where there was no b. For a convolution x is the patch under its kernel: the first
 factor has the kernel, the last is pointwise (the linear case of Zhang et al.). What a layer reads is the original's.
-Helps: better than `FactorizeSVD` at the same rank wherever inputs are correlated, most of all behind a relu.
+Helps: changes the layer's answers to the samples less than `FactorizeSVD` of the same rank, which is the optimum for
+inputs that are not correlated.
 Does not: see what the samples do not show; few samples of a wide layer let it drop what others need.
 """
 

@@ -1,1 +1,1 @@
-"""Removing channels: `channels.py` is the method, every other file one importance from one paper."""
+"""Removing channels, blocks and words: a file for every method, every importance, and what they share."""

@@ -7,7 +7,8 @@ Coupled layers as in Fang et al. (2023), DepGraph, arXiv:2301.12900.
 
 Ours differs: groups come from ids carried along the graph (`slimline.network.axes`), so additions, padding,
 concatenation, flattening and depthwise convolutions are covered by one mechanism; the importance is a choice.
-Helps: latency and size in every runtime, almost one to one.  Does not: without recovery the score falls quickly.
+Helps: latency and size in every runtime, where layers are large nearly in proportion to the multiply-adds; where they
+are small, much less (docs/pruning.md).  Does not: without recovery the score falls quickly.
 Least squares (`reconstruct`) keep much of the score where no training follows. Where one does, they help networks that
 lose little and can hurt those that lose much (benchmarks/results/structure_fashion.json, structure_cifar.json).
 """
@@ -107,7 +108,15 @@ class PruneChannels(Method):
         kept = {g.name: strongest(ranks[g.name], widths[g.name]) for g in smaller}
         skipped = {f"{weight} axis {axis}": reason for (weight, axis), reason in found.frozen.items()}
         if self.of != "channels" and (left := cost(widths) / cost({})) > self.keep:
-            skipped[self.of] = f"{left:.1%} are left instead of {self.keep:.1%}: the rest cannot be pruned"
+            skipped[self.of] = (
+                f"{left:.1%} are left instead of {self.keep:.1%}: the rest cannot be pruned with these widths, "
+                f"streams and multiples"
+            )
+        if not kept and found.groups and self.keep < 1:
+            skipped["channels"] = (
+                f"every group keeps all its channels with keep={self.keep:g}, streams={self.streams}, "
+                f"multiple={self.multiple} and these widths"
+            )
         result = prune(network, found, kept) if kept else network.copy()
         if kept and self.reconstruct:
             wanted = needs_data("Reconstruction", task, network).take(slice(0, self.reconstruct))

@@ -9,7 +9,7 @@ x is what the layer reads in the original, x' in the pruned network, whose earli
 
 Ours differs: the penalty pulls towards the weights that are left instead of towards zero; the bias takes part; both
 networks walk through their graphs side by side, once, whatever branches there are.
-Helps: most of what pruning breaks comes back in seconds, without gradients; most of all without batch norm.
+Helps: part of what pruning breaks comes back without gradients; where no training follows, and without batch norm.
 Does not: replace training when channels are gone that nothing can stand in for.
 """
 

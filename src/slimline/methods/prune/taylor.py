@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from slimline.methods.method import needs_data
 from slimline.methods.prune.filters import channel_axes
 from slimline.network.axes import Group
-from slimline.network.network import Network
+from slimline.network.network import Network, first_floating
 from slimline.scores import FirstOutput
 from slimline.task import Samples, Task
 
@@ -53,7 +53,7 @@ def taylor_importance(network: Network, groups: list[Group], task: Task | None) 
 def _loss(network: Network, batch: Samples, generator: torch.Generator, first: FirstOutput | None = None) -> Tensor:
     inputs = batch.tensors()
     outputs = network.module(*(inputs[name] for name in network.input_names))
-    output: Tensor = next(o for o in outputs if o.is_floating_point())
+    output = first_floating(outputs, network.output_names)
     if first is not None and not first.integers and first.score in ("accuracy", "agreement"):
         output = output.movedim(first.axis, -1).flatten(0, -2)  # (answers, classes)
         output = output.clamp_min(torch.finfo(torch.float32).tiny).log() if first.probabilities else output

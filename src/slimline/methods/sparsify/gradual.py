@@ -10,8 +10,7 @@ the last, those zeros stay.
 
 Ours differs: s_i is 0; t_0 and the end are shares of the run, and what ends a run early is followed by the whole s_f.
 The network learns from the original (`Distill`). Patterns; of N:M, a part of the zeros that the whole pattern has.
-Helps: bytes of a packed file; in a run of some hundred steps, keeps the score at more zeros than zeroing at once and
-training as long does.
+Helps: bytes of a packed file; keeps the score at more zeros than zeroing at once, where the run is long enough.
 Does not: help a run so short that the network cannot recover after the last zeros. Nor make a network faster: no dense
 runtime is faster for zeros.
 """
@@ -124,7 +123,7 @@ class SparsifyGradually(Method):
     """Zero more and more weights while the network learns from the original."""
 
     sparsity: float = param(
-        0.8, low=0.0, high=1.0, doc="s_f: share of the weights that are zero at the end; N:M says it itself"
+        0.8, low=0.0, high=0.999, doc="s_f: share of the weights that are zero at the end; N:M says it itself"
     )
     criterion: str = param("magnitude", choices=("magnitude", "random"), doc="which weights become zero")
     scope: str = param("layer", choices=("layer", "network"), doc="the share of each layer, or of all together")

@@ -8,8 +8,8 @@ arXiv:1902.09574, section 3.
 
 Ours differs: share and threshold may be given together, and what either asks for goes; patterns
 (`slimline.methods.sparsify.patterns`).
-Helps: bytes of a packed file (.gz of an .onnx; the .onnx itself stores its zeros). Up to about half of the weights
-mostly cost little, more of them with a `Distill` behind, which keeps the zeros.
+Helps: bytes of a packed file (.gz of an .onnx; the .onnx itself stores its zeros); more with a `Distill` behind,
+which keeps the zeros.
 Does not: make a network faster: no dense runtime is faster for zeros. Nor see which inputs are large.
 """
 
@@ -38,7 +38,7 @@ def below(magnitudes: Tensor, threshold: float, pattern: Pattern) -> Tensor:
 class SparsifyMagnitude(Method):
     """Zero the smallest weights."""
 
-    sparsity: float = param(0.5, low=0.0, high=1.0, doc="share of the weights that become zero; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of the weights that become zero; N:M says it itself")
     scope: str = param("layer", choices=("layer", "network"), doc="the share of each layer, or of all together")
     threshold: float = param(0.0, low=0.0, doc="smaller weights become zero too; of blocks, their mean magnitude")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")

@@ -36,7 +36,7 @@ def random_scores(shape: Sequence[int], seed: int, name: str) -> Tensor:
 class SparsifyRandom(Method):
     """Zero weights that are drawn at random."""
 
-    sparsity: float = param(0.5, low=0.0, high=1.0, doc="share of each layer's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of each layer's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     skip: Sequence[str] = param((), doc="layers that are left alone, by name")
     seed: int = param(0, low=0, doc="which weights are drawn")

@@ -13,8 +13,8 @@ H^-1 = U^T U: row j of (H_j:,j:)^-1 is U_jj U_j,j:.
 
 Ours differs: the bias is the last column, which never goes and makes up for the mean of what is lost; convolutions read
 their unfolded input. Counts are rounded along the columns, so that a layer has the share of zeros that was asked for.
-Helps: bytes of a packed file, without training; where inputs are correlated, far less is lost than by `Wanda`.
-Does not: make a network faster: no dense runtime is faster for zeros. Nor replace training beyond about two thirds.
+Helps: bytes of a packed file, without training; where inputs are correlated, the weights that stay make up for it.
+Does not: make a network faster: no dense runtime is faster for zeros. Nor replace training where most weights go.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ def _cheapest(costs: Tensor, before: int, share: float, pattern: Pattern) -> Ten
 class SparseGPT(Method):
     """Zero weights and let the others of their row make up for them."""
 
-    sparsity: float = param(0.5, low=0.0, high=1.0, doc="share of each layer's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of each layer's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     samples: int = param(128, low=1, high=100000, doc="training samples on which the inputs are looked at")
     damping: float = param(0.01, low=1e-6, high=1.0, doc="added to the diagonal of H, as a share of its mean")

@@ -10,7 +10,7 @@ blocks of R outputs are compared within their R rows.
 Helps: bytes of a packed file, in one pass over a few samples, without training; where inputs differ much in size, as in
 large transformers.
 Does not: make a network faster: no dense runtime is faster for zeros. Nor change the weights that stay, nor see that
-inputs are correlated: behind batch norms magnitude often loses less, and `SparseGPT` far less.
+inputs are correlated, as `SparseGPT` does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def wanda_scores(weight: Tensor, norms: Tensor) -> Tensor:
 class Wanda(Method):
     """Zero the weights that are small for the inputs which they multiply."""
 
-    sparsity: float = param(0.5, low=0.0, high=1.0, doc="share of every output's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of every output's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     samples: int = param(128, low=1, high=100000, doc="training samples on which the inputs are looked at")
     skip: Sequence[str] = param((), doc="layers that are left alone, by name")
