@@ -9,7 +9,8 @@ arXiv:2004.09602.
                                        activations: one s and z per tensor        bias: int32 with s = s_x s_w
 
 Ours differs: where quantise/dequantise pairs stand is not fixed here but given by the runtime's facts (`ops`).
-Helps: size, of what becomes integers by nearly four; speed where the runtime fuses the pairs (benchmarks/results: demo, sources).
+Helps: size, of what becomes integers by nearly four; speed where the runtime fuses the pairs (benchmarks/results:
+demo, sources).
 Does not: help layers whose runtime has no integer kernel; some networks with wide activation ranges lose much.
 """
 
