@@ -250,6 +250,9 @@ def test_too_few_samples_for_the_verdict_is_cant_tell(tmp_path: Path) -> None:
     certificate = Certificate.model_validate(result.certificate)
     assert result.verdict is Verdict.CANT_TELL and certificate.sentence.startswith("CAN'T TELL: ")
     assert "samples would decide" in certificate.sentence and result.path.exists()
+    faster = [t for t in result.certificate["study"] if t["status"] == "kept" and t["latency_ms"] is not None]
+    told = [limit for limit in certificate.limits if "was not certified: the sequence ends at the first" in limit]
+    assert told and {int(limit.split()[1]) for limit in told} <= {t["trial"] for t in faster}
 
 
 def test_size_is_minimised_when_that_is_asked_for(tmp_path: Path) -> None:

@@ -47,8 +47,18 @@ class Result:
 class Evidence:
     """The evidence of one finished search."""
 
-    def __init__(self, search: "Search", certified: list[Certified], best: Certified, certifier: Certifier) -> None:
-        self.search, self.certified, self.best, self.certifier = search, certified, best, certifier
+    def __init__(
+        self, search: "Search", finalists: list[Trial], certified: list[Certified], certifier: Certifier
+    ) -> None:
+        """Take what was found.
+
+        Args:
+            finalists: the sequence, of which the first were ``certified``.
+        """
+        self.search, self.certified, self.certifier = search, certified, certifier
+        self.not_read = finalists[len(certified) :]
+        passed = [c for c in certified if c.verdict is Verdict.PASS]
+        self.best = passed[-1] if passed else certified[0]
         self.original_score = float(certifier.scores.mean())
         self.bench, self.budget = search.bench, search.budget
         self.limits: list[str] = [search.broken] if search.broken else []
@@ -206,6 +216,12 @@ class Evidence:
                     f"95 % confidence on "
                     f"{certified.drop.n} samples{more}."
                 )
+        read = {c.trial.id for c in self.certified}
+        for trial in (t for t in self.not_read if t.id not in read):
+            self.limits.append(
+                f"Trial {number(trial)} ({trial.latency_ms:.3f} ms in {trial.label}) was not certified: the sequence "
+                "ends at the first that does not pass."
+            )
         model = self.search.table.predict_ms if self.search.table is not None else None
         if isinstance(model, LatencyModel) and best["macs"] < self.search.originals[0].macs:
             self.limits.append(

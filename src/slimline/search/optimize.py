@@ -13,7 +13,6 @@ from torch import nn
 
 from slimline.errors import SlimlineError
 from slimline.measure.machine import usable_cores
-from slimline.measure.statistics import Verdict
 from slimline.methods.distill.own_student import fitted
 from slimline.methods.method import Method
 from slimline.methods.prune.channels import PruneChannels
@@ -423,10 +422,7 @@ class Search:
         )
         certifier = Certifier(self.bench, self.originals[0], self.splits.certify)
         certified: list[Certified] = certifier.in_sequence(chain, self.budget.max_drop)
-        passed = [c for c in certified if c.verdict is Verdict.PASS]
-        best = passed[-1] if passed else certified[0]
-        evidence = Evidence(self, certified, best, certifier)
-        return evidence.deliver(final_race)
+        return Evidence(self, chain, certified, certifier).deliver(final_race)
 
 
 def _hash(network: Network) -> str:
