@@ -92,8 +92,9 @@ def test_what_would_probably_pass_is_looked_at_before_what_hardly_will() -> None
 
 
 def test_few_samples_of_which_none_differs_promise_little_but_to_what_was_only_simplified() -> None:
-    free, int8 = trial("free", "free", 3.0, 0.0), trial("int8", "int8", 2.0, 0.0)
+    free, int8 = trial("free", "free", 3.0, 0.0, precision="fp32"), trial("int8", "int8", 2.0, 0.0)
     assert chance(free, MAX_DROP, 200, 470) == 1
+    assert chance(trial("free", "free", 3.0, 0.0, precision="bf16"), MAX_DROP, 200, 470) < 0.9
     assert chance(int8, MAX_DROP, 200, 470) < 0.9 < chance(int8, MAX_DROP, 2500, 2500)
     chosen = sequence([*ORIGINALS, free, int8], MAX_DROP, "latency", 200, 470)
     assert [t.id for t in chosen] == ["openvino", "free", "int8"]

@@ -10,3 +10,5 @@ CONVOLUTIONS = {
 """Operator -> axes of its kernel; the weight is (outputs, inputs / groups, *kernel)."""
 TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
 """Operator -> axes of its kernel; the weight is (inputs, outputs / groups, *kernel)."""
+WEIGHTED = frozenset({aten.linear.default, *CONVOLUTIONS, *TRANSPOSED})
+"""Layers whose second argument is their weight."""

@@ -20,7 +20,7 @@ from torch.fx import Graph, GraphModule, Node
 from slimline.errors import SlimlineError, near_names
 from slimline.network.calls import argument
 from slimline.network.network import Network, get_tensor
-from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
+from slimline.network.operators import CONVOLUTIONS, TRANSPOSED, WEIGHTED
 from slimline.network.shapes import node_shapes
 
 aten = torch.ops.aten
@@ -38,8 +38,6 @@ CHANNELS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.def
 CHANNELS_FIRST = {*CONVOLUTIONS, *TRANSPOSED, aten.batch_norm.default, aten.group_norm.default}
 NORMS = {aten.batch_norm.default, aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default}
 PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
-WEIGHTED = {aten.linear.default, *CONVOLUTIONS, *TRANSPOSED, *PRODUCTS}
-"""Layers whose second argument is a weight where it is stored, or looked up by what is stored."""
 SIZES = {aten.sym_size.int, aten.sym_numel.default}
 Item = TypeVar("Item")
 
@@ -227,7 +225,8 @@ class _Flow:
         self.outputs = set(self.nodes[-1].all_input_nodes)
         self.signal, self.stored = self._signal()
         self.layers = {node for node in self.signal if any(map(self._is_matrix, node.all_input_nodes))}
-        self.layers |= {node for node in self.signal if node.target in WEIGHTED and node.args[1] in self.stored}
+        looked_up = WEIGHTED | PRODUCTS  # a weight that is computed of stored ones
+        self.layers |= {node for node in self.signal if node.target in looked_up and node.args[1] in self.stored}
         self.before = self._before()
         self.axes = self._axes()
 

@@ -15,8 +15,6 @@ from slimline.search.study import Trial
 from slimline.task import Array, Samples
 
 FINAL_RACE = RacePlan(launches=(5, 5), rounds=12, target_width=0.0, burst_seconds=0.04)
-
-
 UNKNOWN_SD = 1.0
 """Of the losses of single samples where a study of an older version does not say: about the most that scores allow."""
 
@@ -114,12 +112,13 @@ def chance(trial: Trial, max_drop: float, searched: int, certified: int) -> floa
         PASS  <=>  mean_c + z s / sqrt(n_c) <= max_drop,     mean_c - mean_s ~ N(0, s^2 (1 / n_s + 1 / n_c))
 
     A few samples of which none differs do not say that none ever will: s is at least that of one in n_s which does,
-    but for a candidate that was only simplified. Chosen as the best of several, a candidate promises a little too much.
+    but for one that was only simplified and still computes in fp32. Chosen as the best of several, a candidate promises
+    a little too much.
     """
     assert trial.drop is not None
     room = max_drop - trial.drop
     sd = UNKNOWN_SD if trial.drop_sd is None else trial.drop_sd
-    if trial.stage != "free":
+    if (trial.stage, trial.precision) != ("free", "fp32"):
         sd = max(sd, 1 / sqrt(searched))
     if sd == 0:
         return float(room >= 0)

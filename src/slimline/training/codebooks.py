@@ -38,19 +38,22 @@ def weights_of_entries(network: Network) -> dict[str, Tensor]:
         for n, x in stored.items()
         if n in tables
     }
+    if not codebooks:
+        return {}
     values = {n: codebooks.get(str(n.target), x.detach()) for n, x in stored.items()}
-    read: list[Tensor] = []
     with torch.enable_grad():
         for node in network.module.graph.nodes:
             moves = node in numbers | look_ups or node.target in VIEWS
             if node not in values and moves and values.keys() >= set(node.all_input_nodes):
                 args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = node.target(*args, **kwargs)
-        for node, value in values.items():
-            if node.op != "get_attr" and value.requires_grad and not values.keys() >= node.users.keys():
-                read.append(value.sum())
-        counts = torch.autograd.grad(torch.stack(read).sum(), list(codebooks.values())) if read else ()
-    return {name: count.clamp_min(1) for name, count in zip(codebooks, counts, strict=True)} if read else {}
+        read = [
+            value.sum()
+            for node, value in values.items()
+            if node.op != "get_attr" and value.requires_grad and not values.keys() >= node.users.keys()
+        ]
+        counts = torch.autograd.grad(torch.stack(read).sum(), list(codebooks.values()))
+    return {name: count.clamp_min(1) for name, count in zip(codebooks, counts, strict=True)}
 
 
 def _numbers(network: Network, stored: dict[Node, Tensor]) -> set[Node]:

@@ -103,7 +103,7 @@ def test_it_saves_exports_and_learns(tmp_path) -> None:  # type: ignore[no-untyp
 def test_what_cannot_be_done_is_told() -> None:
     outcome = FactorizeEmbedding(rank=4).apply(bag(tied=True), task())
     assert outcome.skipped["words"] == "has a table that is read elsewhere too" and outcome.changed == ["places"]
-    with pytest.raises(SlimlineError, match=r"rank=25\) is too large: words is 24 wide; choose 1 to 24"):
+    with pytest.raises(SlimlineError, match=r"rank=25\) is too large: the rank of words is 24 at most; choose 1 to 24"):
         FactorizeEmbedding(rank=25).apply(bag())
     with pytest.raises(SlimlineError, match=r"names 'word', which is no table; near names: words"):
         FactorizeEmbedding(layers=("word",)).apply(bag())
@@ -122,7 +122,7 @@ def test_a_table_that_is_too_narrow_or_broken_does_not_end_the_others() -> None:
     network = trace(Two(), {"x": torch.zeros(2, 5, dtype=torch.int64)})
     outcome = FactorizeEmbedding(rank=16).apply(network)
     assert outcome.changed == ["wide"]
-    assert outcome.skipped["narrow"] == "is 8 wide, less than rank 16"
+    assert outcome.skipped["narrow"] == "has rank 8 at most, fewer than 16"
     assert outcome.skipped["broken"] == "has values that are not finite"
-    with pytest.raises(SlimlineError, match=r"rank=16\) is too large: narrow is 8 wide; choose 1 to 8"):
+    with pytest.raises(SlimlineError, match=r"rank=16\) is too large: the rank of narrow is 8 at most; choose 1 to 8"):
         FactorizeEmbedding(rank=16, layers=("narrow",)).apply(network)

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.errors import SlimlineError
-from slimline.methods.factorize.ranks import energy_rank, layers_param, multiple_param
+from slimline.methods.factorize.ranks import check_rank, energy_rank, layers_param, multiple_param, too_large
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.methods.tables import own_lookups, reads, table_of
 from slimline.network.calls import part_name
@@ -71,36 +70,29 @@ class FactorizeEmbedding(Method):
         counts: dict[str, Tensor] = {}
         if calls and task is not None and self.samples and not (task.wants_synthetic or task.synthetic):
             counts = reads(network, task, "Counting words", self.samples)
-        changed = []
-        widest = max((get_tensor(result.module, table_of(node)).shape[1] for node in calls.values()), default=0)
+        changed, widths = [], {}
         for name, node in calls.items():
             table = get_tensor(result.module, table_of(node)).detach()
             if not bool(table.isfinite().all()):
                 skipped[name] = "has values that are not finite"
                 continue
-            if self.rank > table.shape[1] and not self.layers and self.rank <= widest:
-                skipped[name] = f"is {table.shape[1]} wide, less than rank {self.rank}"
+            widths[name] = table.shape[1]
+            if reasons := too_large(self, self.rank, name, widths[name], bool(self.layers)):
+                skipped[name] = "; ".join(reasons)
                 continue
             frequency = 1 + counts.get(name, torch.zeros(len(table), dtype=torch.double))
-            rank = self.chosen_rank(name, table, frequency)
+            rank = self.chosen_rank(table, frequency)
             if rank * sum(table.shape) >= table.numel():
                 skipped[name] = f"would not get smaller: rank {rank} of {tuple(table.shape)}"
                 continue
             _replace_(result, name, node, *split(table, frequency, rank))
             changed.append(name)
+        check_rank(self, self.rank, widths)
         return Outcome(result.tidy_(), changed, skipped)
 
-    def chosen_rank(self, name: str, table: Tensor, frequency: Tensor) -> int:
-        """The width of the narrower table.
-
-        Raises:
-            SlimlineError: it is larger than the table is wide.
-        """
+    def chosen_rank(self, table: Tensor, frequency: Tensor) -> int:
+        """The width of the narrower table."""
         words, width = table.shape
-        if self.rank > width:
-            raise SlimlineError(
-                f"FactorizeEmbedding(rank={self.rank}) is too large: {name} is {width} wide; choose 1 to {width}."
-            )
         if self.rank:
             return self.rank
         if self.energy:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from slimline.errors import SlimlineError
-from slimline.methods.factorize.ranks import RankRule, Ranks
+from slimline.methods.factorize.ranks import RankRule, Ranks, check_rank, too_large
 from slimline.methods.method import Method, Outcome, check_names
 from slimline.network.calls import argument, by_layer, part_name, readers_of, stored_name
 from slimline.network.network import Network, get_tensor
@@ -116,7 +115,7 @@ def factorize(network: Network, method: Method, scheme: Scheme, names: Sequence[
         reasons = scheme.unsupported(layer)
         if not reasons:
             sizes[layer.name] = max(scheme.sizes(layer))
-            reasons = _too_large(method, rule, layer, sizes[layer.name], bool(names))
+            reasons = too_large(method, rule.rank, layer.name, sizes[layer.name], bool(names))
         if not reasons:
             ranks = rule.ranks(
                 scheme.sizes(layer),
@@ -130,24 +129,8 @@ def factorize(network: Network, method: Method, scheme: Scheme, names: Sequence[
             continue
         replace_(result, layer, scheme.parts(layer, ranks), *scheme.decompose(layer, ranks))
         changed.append(layer.name)
-    if sizes and rule.rank > max(sizes.values()):
-        raise SlimlineError(_rank_sentence(method, rule, *max(sizes.items(), key=lambda item: item[1])))
+    check_rank(method, rule.rank, sizes)
     return Outcome(result.tidy_(), changed, skipped)
-
-
-def _too_large(method: Method, rule: RankRule, layer: Layer, most: int, named: bool) -> list[str]:
-    if rule.rank <= most:
-        return []
-    if named:
-        raise SlimlineError(_rank_sentence(method, rule, layer.name, most))
-    return [f"has rank {most} at most, fewer than {rule.rank}"]
-
-
-def _rank_sentence(method: Method, rule: RankRule, name: str, most: int) -> str:
-    return (
-        f"{type(method).__name__}(rank={rule.rank}) is too large: the rank of {name} is {most} at most; "
-        f"choose 1 to {most}."
-    )
 
 
 def _too_dear(rule: RankRule, layer: Layer, ranks: Ranks, scheme: Scheme) -> list[str]:

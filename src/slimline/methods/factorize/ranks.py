@@ -14,7 +14,7 @@ The v that makes F smallest is the noise, and the rank is the number of x_h abov
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
+from slimline.errors import SlimlineError
 from slimline.methods.method import Method, param
 
 CHOICES = ("budget", "energy", "vbmf")
@@ -115,6 +116,36 @@ class RankRule:
         found = tuple(min(size, max(1, rank_of(m))) for size, m in zip(sizes, matrices(), strict=True))
         rounded = tuple(min(size, -(-r // self.multiple) * self.multiple) for size, r in zip(sizes, found, strict=True))
         return rounded if macs(rounded) < whole else found
+
+
+def too_large(method: Method, rank: int, name: str, most: int, named: bool) -> list[str]:
+    """Why a layer or table cannot have this rank; [] means it can.
+
+    Raises:
+        SlimlineError: it cannot, and it was ``named``.
+    """
+    if rank <= most:
+        return []
+    if named:
+        check_rank(method, rank, {name: most})
+    return [f"has rank {most} at most, fewer than {rank}"]
+
+
+def check_rank(method: Method, rank: int, largest: Mapping[str, int]) -> None:
+    """There is a layer or table that can have this rank, or none at all.
+
+    Args:
+        largest: the largest rank of each.
+
+    Raises:
+        SlimlineError: there are some and no one can.
+    """
+    name, most = max(largest.items(), key=lambda item: item[1], default=("", rank))
+    if rank > most:
+        raise SlimlineError(
+            f"{type(method).__name__}(rank={rank}) is too large: the rank of {name} is {most} at most; "
+            f"choose 1 to {most}."
+        )
 
 
 def energy_rank(matrix: Tensor, energy: float) -> int:

@@ -32,7 +32,7 @@ from slimline.errors import SlimlineError
 from slimline.methods.prune.filters import filters
 from slimline.network.axes import Group
 from slimline.network.network import Network
-from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
+from slimline.network.operators import WEIGHTED
 from slimline.network.taps import ACTIVATIONS, FUSED_ATTENTION, PRODUCTS, SOFTMAX
 from slimline.network.trace import put_tensor
 from slimline.task import Task
@@ -176,13 +176,12 @@ def _quotient(x: Tensor, y: Tensor | float, *_: Any, **__: Any) -> Tensor:
     return x / abs(y)
 
 
-LAYERS = (aten.linear.default, *CONVOLUTIONS, *TRANSPOSED)
 PASSED_ON = (
     *ACTIVATIONS, *SOFTMAX, aten.sigmoid.default, aten.hardsigmoid.default, aten.log_softmax.int,
     aten._log_softmax.default, aten.dropout.default, aten.neg.default,
 )  # fmt: skip
 LINEAR: Mapping[Any, Callable[..., Tensor]] = {
-    **{layer: _without_bias(layer) for layer in LAYERS},
+    **{layer: _without_bias(layer) for layer in WEIGHTED},
     **dict.fromkeys(PASSED_ON, _same),
     **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), _norm),
     aten.group_norm.default: lambda x, groups, gamma=None, *_: _by_channel(x, gamma),

@@ -26,7 +26,7 @@ from torch.fx import Node
 from slimline.errors import SlimlineError
 from slimline.methods.method import Method, Outcome, check_names, param, register
 from slimline.network.network import Network, get_tensor
-from slimline.network.operators import CONVOLUTIONS, TRANSPOSED
+from slimline.network.operators import WEIGHTED
 from slimline.network.surgery import set_weight, unused_name
 from slimline.task import Task
 from slimline.training.keep_zeros import LEAST_SHARE
@@ -35,9 +35,7 @@ from slimline.training.workspace import Workspace
 aten = torch.ops.aten
 PACKED = {2: 8, 4: 4, 16: 2, 256: 1}
 """Clusters, at most -> numbers of clusters in one byte."""
-READERS = {
-    aten.linear.default, *CONVOLUTIONS, *TRANSPOSED, aten.embedding.default, aten.matmul.default, aten.mm.default,
-}  # fmt: skip
+READERS = {*WEIGHTED, aten.embedding.default, aten.matmul.default, aten.mm.default}
 
 
 def kmeans(values: Tensor, clusters: int, iterations: int) -> Tensor:

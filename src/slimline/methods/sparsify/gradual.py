@@ -26,7 +26,7 @@ from slimline.errors import SlimlineError
 from slimline.methods.hooked import trained, trainer
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.methods.sparsify.layers import Layer, layers
-from slimline.methods.sparsify.patterns import PATTERNS, Pattern, pattern_of, zeros_of_all
+from slimline.methods.sparsify.patterns import MOST, PATTERNS, Pattern, pattern_of, zeros_of_all
 from slimline.methods.sparsify.random_mask import random_scores
 from slimline.network.network import Network
 from slimline.task import Task
@@ -123,7 +123,7 @@ class SparsifyGradually(Method):
     """Zero more and more weights while the network learns from the original."""
 
     sparsity: float = param(
-        0.8, low=0.0, high=0.999, doc="s_f: share of the weights that are zero at the end; N:M says it itself"
+        0.8, low=0.0, high=MOST, doc="s_f: share of the weights that are zero at the end; N:M says it itself"
     )
     criterion: str = param("magnitude", choices=("magnitude", "random"), doc="which weights become zero")
     scope: str = param("layer", choices=("layer", "network"), doc="the share of each layer, or of all together")

@@ -20,7 +20,15 @@ from torch import Tensor
 
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.methods.sparsify.layers import layers, zero_
-from slimline.methods.sparsify.patterns import PATTERNS, Pattern, pattern_of, unit_scores, weights_of, zeros_of_all
+from slimline.methods.sparsify.patterns import (
+    MOST,
+    PATTERNS,
+    Pattern,
+    pattern_of,
+    unit_scores,
+    weights_of,
+    zeros_of_all,
+)
 from slimline.network.network import Network
 from slimline.task import Task
 from slimline.training.workspace import Workspace
@@ -38,7 +46,7 @@ def below(magnitudes: Tensor, threshold: float, pattern: Pattern) -> Tensor:
 class SparsifyMagnitude(Method):
     """Zero the smallest weights."""
 
-    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of the weights that become zero; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=MOST, doc="share of the weights that become zero; N:M says it itself")
     scope: str = param("layer", choices=("layer", "network"), doc="the share of each layer, or of all together")
     threshold: float = param(0.0, low=0.0, doc="smaller weights become zero too; of blocks, their mean magnitude")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")

@@ -25,6 +25,8 @@ from torch import Tensor
 from slimline.errors import SlimlineError
 
 EXAMPLES = ("any", "2:4", "1x4", "2x4", "4x4")
+MOST = 0.999
+"""The largest share of zeros that may be asked for: a layer of nothing but zeros answers nothing."""
 FORM = re.compile(r"([1-9]\d{0,3})(:|x)([1-9]\d{0,3})")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slimline.methods.method import Method, Outcome, param, register
 from slimline.methods.sparsify.layers import layers, zero_
-from slimline.methods.sparsify.patterns import PATTERNS, pattern_of, zeros
+from slimline.methods.sparsify.patterns import MOST, PATTERNS, pattern_of, zeros
 from slimline.network.network import Network
 from slimline.task import Task
 from slimline.training.workspace import Workspace
@@ -36,7 +36,7 @@ def random_scores(shape: Sequence[int], seed: int, name: str) -> Tensor:
 class SparsifyRandom(Method):
     """Zero weights that are drawn at random."""
 
-    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of each layer's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=MOST, doc="share of each layer's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     skip: Sequence[str] = param((), doc="layers that are left alone, by name")
     seed: int = param(0, low=0, doc="which weights are drawn")

@@ -26,7 +26,7 @@ from torch import Tensor
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.readers import Reader
 from slimline.methods.sparsify.layers import Layer, dense, layers, zero_
-from slimline.methods.sparsify.patterns import PATTERNS, Pattern, lowest, pattern_of, unit_scores, weights_of
+from slimline.methods.sparsify.patterns import MOST, PATTERNS, Pattern, lowest, pattern_of, unit_scores, weights_of
 from slimline.methods.visits import visit_
 from slimline.network.network import Network, get_tensor
 from slimline.task import Task
@@ -99,7 +99,7 @@ def _cheapest(costs: Tensor, before: int, share: float, pattern: Pattern) -> Ten
 class SparseGPT(Method):
     """Zero weights and let the others of their row make up for them."""
 
-    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of each layer's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=MOST, doc="share of each layer's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     samples: int = param(128, low=1, high=100000, doc="training samples on which the inputs are looked at")
     damping: float = param(0.01, low=1e-6, high=1.0, doc="added to the diagonal of H, as a share of its mean")

@@ -22,7 +22,7 @@ from torch import Tensor
 from slimline.methods.method import Method, Outcome, needs_data, param, register
 from slimline.methods.readers import Reader
 from slimline.methods.sparsify.layers import dense, layers, zero_
-from slimline.methods.sparsify.patterns import PATTERNS, pattern_of, zeros_of_rows
+from slimline.methods.sparsify.patterns import MOST, PATTERNS, pattern_of, zeros_of_rows
 from slimline.methods.visits import visit_
 from slimline.network.network import Network, get_tensor
 from slimline.task import Task
@@ -39,7 +39,7 @@ def wanda_scores(weight: Tensor, norms: Tensor) -> Tensor:
 class Wanda(Method):
     """Zero the weights that are small for the inputs which they multiply."""
 
-    sparsity: float = param(0.5, low=0.0, high=0.999, doc="share of every output's weights; N:M says it itself")
+    sparsity: float = param(0.5, low=0.0, high=MOST, doc="share of every output's weights; N:M says it itself")
     pattern: str = param("any", choices=PATTERNS, doc="'any', 'N:M' (N of M inputs stay) or blocks 'RxC'")
     samples: int = param(128, low=1, high=100000, doc="training samples on which the inputs are looked at")
     skip: Sequence[str] = param((), doc="layers that are left alone, by name")
