@@ -61,6 +61,16 @@ def trials_of(folder: Path) -> list[Trial]:
         study.close()
 
 
+class Noted(Silent):
+    """Keeps the notes of a search."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 # --- on real files ----------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +189,38 @@ def test_where_integers_everywhere_lose_too_much_some_layers_stay_in_floating_po
     assert len(tried) == 2
 
 
+class Numbered(nn.Module):
+    """The toy, which says nothing but the number of the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.toy = toy().module
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.toy(image)[0].argmax(1)
+        return result
+
+
+def test_answers_that_are_whole_numbers_leave_out_what_has_to_compare_them(tmp_path: Path) -> None:
+    """Integers everywhere lose too much, but which layer loses most cannot be said; a file is delivered anyway."""
+
+    def wrong(self: Bench, trial: Trial) -> None:
+        trial.score, trial.drop = (0.3, 0.7) if trial.precision == "int8" else (1.0, 0.0)
+
+    network = trace(Numbered().eval(), {"image": torch.zeros(2, 1, 8, 8)})
+    task, listener = replace(toy_task(labels=False), student=None), Noted()
+    settings = Settings(tmp_path / "run", ONLY)
+    begun = patch.object(Search, "_time_for", return_value=True)
+    with pretending(slower(folded=0.9)), patch.object(Bench, "_score", wrong), begun:
+        result = optimize(network, task, Budget(max_drop=0.08, time_s=5.0), settings=settings, listener=listener)
+    assert result.best.stage == "free" and result.path.is_file()
+    assert not any("skip=" in line for row in result.certificate["study"] for line in row["recipe"])
+    assert [note for note in listener.notes if note.startswith("No output holds floating-point numbers")] == [
+        "No output holds floating-point numbers, so no layer can be said to lose most.",
+        "No output holds floating-point numbers, so nothing can be pruned and recovered.",
+    ]
+
+
 def refusing(kind: str) -> Any:
     """A runtime that cannot run files of integers, or nothing at all; torch can."""
 
@@ -210,20 +252,15 @@ def test_a_network_that_no_runtime_runs_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_stages_for_which_no_time_is_left_are_named_and_left_out(tmp_path: Path) -> None:
-    notes: list[str] = []
-
-    class Notes(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
+    listener = Noted()
     with pretending(slower(folded=0.9)):
         result = optimize(
             toy(), toy_task(), Budget(max_drop=0.08, time_s=1e-3),
-            settings=Settings(tmp_path / "run", ONLY), listener=Notes(),
+            settings=Settings(tmp_path / "run", ONLY), listener=listener,
         )  # fmt: skip
     assert {row["stage"] for row in result.certificate["study"]} == {"original", "free"}
     assert result.verdict is Verdict.PASS and result.best.stage == "free"
-    left_out = [n for n in notes if n.startswith("The time is over, so this was not tried")]
+    left_out = [n for n in listener.notes if n.startswith("The time is over, so this was not tried")]
     assert len(left_out) == 3 and any("pruning" in n for n in left_out)
 
 
