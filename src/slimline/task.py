@@ -93,8 +93,9 @@ class Task:
         train: samples for recovery and calibration, in the same forms; a part of ``validate`` when absent. The word
             ``synthetic`` where the data is private: inputs made from the network itself take their place, and
             ``validate`` only judges.
-        augment: how recovery may change images, by the names in `slimline.numerics.augment`: one, several with commas,
-            or a sequence; ``image`` for mirror and shift. The original network labels what comes out.
+        augment: how recovery may change samples, by the names in `slimline.numerics.augment`: one, several with commas,
+            or a sequence; ``image`` for mirror and shift, ``mix`` for mixtures of two samples, of images or of other
+            floating-point numbers. The original network labels what comes out.
         student: a network or torch module with the original's inputs and outputs, which `OwnStudent` puts in its place.
     """
 

@@ -49,6 +49,7 @@ def moved(image: Floats, matrix: Floats) -> Floats:
         ("rotate, image", ("mirror", "shift", "rotate")),
         (["erase", "shift", "shift"], ("shift", "erase")),
         (("mirror", "scale"), ("mirror", "scale")),
+        ("image,mix", ("mix", "mirror", "shift")),
     ],
 )
 def test_names_are_put_into_order(wanted: str | Iterable[str], names: tuple[str, ...]) -> None:
@@ -59,8 +60,8 @@ def test_names_are_put_into_order(wanted: str | Iterable[str], names: tuple[str,
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
-        ("shift,rotat", r"augment='rotat'\) is unknown \(did you mean 'rotate'\?\): use any of mirror, shift, .* or"),
-        (["mirror", "zzz"], r"augment='zzz'\) is unknown: use any of mirror"),
+        ("shift,rotat", r"augment='rotat'\) is unknown \(did you mean 'rotate'\?\): use any of mix, mirror, .* or"),
+        (["mirror", "zzz"], r"augment='zzz'\) is unknown: use any of mix, mirror"),
         (3, r"augment=3\) is unknown"),
         ([["mirror"]], r"augment=\['mirror'\]\) is unknown"),
     ],

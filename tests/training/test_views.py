@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from slimline.numerics.augment import AUGMENTATIONS
+from slimline.numerics.augment import NAMES
 from slimline.training.views import FRESH_KEPT, Views
 
 Images = NDArray[np.float32]
-EVERYTHING = tuple(AUGMENTATIONS)
+EVERYTHING = NAMES
 
 
 def copies(image: Images, reach: int) -> dict[tuple[bool, int, int], Images]:
@@ -97,6 +97,44 @@ def test_endless_views_are_all_different_and_few_are_kept() -> None:
     assert batch(views, [3], [17])[0].tobytes() == seen[17]
     finite = Views({"image": pictures(5, side=28)}, count=30, augment="image,rotate")
     assert batch(finite, [3], [17])[0].tobytes() == seen[17]
+
+
+def test_a_mixture_lies_between_the_sample_and_one_other() -> None:
+    """Solved for the share: every place of a mixture gives the same one, for exactly one partner."""
+    rng = np.random.default_rng(0)
+    sounds, facts = rng.normal(size=(40, 6, 5)).astype(np.float32), rng.normal(size=(40, 3)).astype(np.float32)
+    views = Views({"sound": torch.from_numpy(sounds), "facts": torch.from_numpy(facts)}, 4, augment="mix")
+    seen = views.batch(np.arange(40), np.full(40, 2))
+    partners, shares = [], []
+    for sample in range(40):
+        found = [(sample, 0.0)] if np.allclose(seen["sound"][sample], sounds[sample], atol=1e-6) else []
+        for other in set(range(40)) - {sample} if not found else ():
+            share = (seen["sound"][sample].numpy() - sounds[sample]) / (sounds[other] - sounds[sample])
+            if np.ptp(share) < 1e-2:
+                found.append((other, float(np.median(share))))
+        ((partner, share),) = found
+        expected = facts[sample] + share * (facts[partner] - facts[sample])
+        assert np.allclose(seen["facts"][sample], expected, atol=1e-3)
+        partners.append(partner)
+        shares.append(share)
+    assert sorted(partners) == list(range(40))
+    assert min(shares) >= 0 and 0.35 < max(shares) <= 0.5 + 1e-4 and 0.17 < np.mean(shares) < 0.33
+
+
+def test_mixtures_are_made_before_images_are_moved() -> None:
+    images = pictures(12)
+    mixed, both = (Views({"image": images}, 3, 5, augment) for augment in ("mix", "mix,image"))
+    apart = Views({"image": mixed.batch(np.arange(12), np.full(12, 2))["image"]}, 3, 5, "image")
+    assert np.allclose(
+        batch(both, list(range(12)), [2] * 12), batch(apart, list(range(12)), [2] * 12), rtol=0, atol=1e-6
+    )
+
+
+def test_whole_numbers_have_nothing_between_them() -> None:
+    words = torch.arange(60).reshape(20, 3)
+    views = Views({"words": words, "weight": torch.rand(20, 3)}, 0, augment="mix")
+    seen = views.batch(np.arange(20), np.full(20, 7))
+    assert all(torch.equal(seen[name], views.inputs[name]) for name in seen)
 
 
 def test_another_seed_gives_other_views() -> None:

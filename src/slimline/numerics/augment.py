@@ -1,6 +1,8 @@
-"""Random changes of images, made by kornia: which there are, how far each goes, how they are drawn and applied.
+"""Random changes of samples: which there are, how far each goes, how they are drawn and applied; kornia makes images'.
 
-Random erasing: Zhong et al. (2017), Random Erasing Data Augmentation, arXiv:1708.04896.
+Random erasing: Zhong et al. (2017), Random Erasing Data Augmentation, arXiv:1708.04896. Mixtures: Zhang et al. (2018),
+mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, equation 1; drawn evenly and answered by the teacher as in
+Beyer et al. (2022), Knowledge distillation: A good teacher is patient and consistent, arXiv:2106.05237.
 """
 
 import difflib
@@ -19,6 +21,9 @@ Size = tuple[int, int]
 Draws = dict[tuple[str, str], Tensor]
 """What was drawn, one row per image: `MATRIX` for all that moves pixels, else by operation and parameter."""
 MATRIX = ("moving", "matrix")
+MIX = "mix"
+"""The name of mixtures of two samples, which are made before all else and of inputs of any shape."""
+PARTNER, SHARE = (MIX, "partner"), (MIX, "share")
 
 AUGMENTATIONS: dict[str, Callable[[Any, Size], tuple[Any, ...]]] = {
     "mirror": lambda kornia, size: (kornia.RandomHorizontalFlip(p=0.5),),
@@ -32,7 +37,8 @@ AUGMENTATIONS: dict[str, Callable[[Any, Size], tuple[Any, ...]]] = {
     ),
     "erase": lambda kornia, size: (kornia.RandomErasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), value=0.0, p=0.5),),
 }
-"""The operations of each name with their ranges, in the order in which they are applied."""
+"""The operations on images of each name with their ranges, in the order in which they are applied."""
+NAMES = (MIX, *AUGMENTATIONS)
 SHORT_FORMS = {"image": ("mirror", "shift")}
 BETWEEN_PIXELS = {"rotate", "scale"}
 """What has to interpolate; the other movements bring every pixel to the place of another."""
@@ -48,22 +54,31 @@ def augmentations(wanted: str | Iterable[str]) -> tuple[str, ...]:
     found: set[str] = set()
     for part in parts if isinstance(parts, Iterable) else [parts]:
         name = part.strip() if isinstance(part, str) else part
-        if isinstance(name, str) and (name in SHORT_FORMS or name in AUGMENTATIONS):
+        if isinstance(name, str) and (name in SHORT_FORMS or name in NAMES):
             found.update(SHORT_FORMS.get(name, (name,)))
         elif name != "":
-            near = difflib.get_close_matches(str(name), [*SHORT_FORMS, *AUGMENTATIONS], n=1)
+            near = difflib.get_close_matches(str(name), [*SHORT_FORMS, *NAMES], n=1)
             raise SlimlineError(
                 f"Task(augment={name!r}) is unknown{f' (did you mean {near[0]!r}?)' if near else ''}: use any of "
-                f"{', '.join(AUGMENTATIONS)}, or 'image' for {' and '.join(SHORT_FORMS['image'])}."
+                f"{', '.join(NAMES)}, or 'image' for {' and '.join(SHORT_FORMS['image'])}."
             )
-    return tuple(name for name in AUGMENTATIONS if name in found)
+    return tuple(name for name in NAMES if name in found)
+
+
+def mixtures(count: int, *seed: int) -> Draws:
+    """With which sample each of ``count`` is mixed, and the other's share: 0 to 1/2, so that the sample stays itself.
+
+    All samples are drawn at once, and each is the partner of one.
+    """
+    with _seeded(MIX, *seed):
+        return {PARTNER: torch.randperm(count), SHARE: torch.rand(count) / 2}
 
 
 class Augmenter:
     """The changes behind some names, for images of one size.
 
     Args:
-        names: keys of `AUGMENTATIONS`.
+        names: keys of `AUGMENTATIONS`; mixtures are for who has the samples.
         size: of the images.
         reference: the size for which movements are drawn; drawn for the same one, they fit images of several sizes.
     """

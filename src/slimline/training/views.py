@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline.numerics.augment import Augmenter, Draws, augmentations
+from slimline.numerics.augment import MIX, PARTNER, SHARE, Augmenter, Draws, augmentations, mixtures
 
 STATISTICS_SAMPLES = 1000
 """How many samples, spread over all, tell the mean and the deviation of an input."""
@@ -21,11 +21,12 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Views:
-    """View 0 of a sample is the sample itself; in further views its images are changed at random.
+    """View 0 of a sample is the sample itself; in further views it is mixed with another, and its images are changed.
 
     Args:
-        inputs: tensors by input name, batch axis first; only floating-point ones of 4 axes (images) differ between
-            views. Those of one sample move together.
+        inputs: tensors by input name, batch axis first. Floating-point ones of 4 axes (images) are moved and coloured,
+            those of one sample together; all are mixed, with the same other sample, unless one holds whole numbers,
+            which have nothing between them.
         count: views per sample; 0 for no end of them. The changes of a view are drawn for all samples when it is first
             asked for, so batches of few different views are the fast ones.
         augment: what changes, as in `Task`.
@@ -38,7 +39,7 @@ class Views:
     seed: int = 0
     augment: str | Iterable[str] = "image"
     axes: Mapping[str, int | None] = field(default_factory=dict)
-    _drawn: dict[tuple[int, str], Draws] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _drawn: dict[tuple[int, str | None], Draws] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = augmentations(self.augment) if self.count != 1 else ()
@@ -59,15 +60,27 @@ class Views:
         changed = np.flatnonzero(view)
         if len(changed):
             rows = torch.from_numpy(changed)
+            if self.mixes:
+                drawn = self._rows(None, index[changed], view[changed])
+                for name, x in self.inputs.items():
+                    share = drawn[SHARE].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+                    batch[name][rows] = torch.lerp(batch[name][rows], x[drawn[PARTNER]], share)
             for name, augmenter in self._augmenters.items():
                 draws = self._rows(name, index[changed], view[changed])
                 images = augmenter.apply(self._first(name, batch[name][rows]), draws, *self._statistics[name])
                 batch[name][rows] = images.movedim(1, self._image_axes[name])
         return batch
 
+    @property
+    def mixes(self) -> bool:
+        """Whether views are mixtures of two samples."""
+        return MIX in self.augment and mixable(self.inputs)
+
     @cached_property
     def _augmenters(self) -> dict[str, Augmenter]:
-        names = tuple(self.augment)
+        names = tuple(name for name in self.augment if name != MIX)
+        if not names:
+            return {}
         shapes = {name: self._first(name, self.inputs[name][:1]).shape for name in self._image_axes}
         sizes = {name: (shape[2], shape[3]) for name, shape in shapes.items()}
         return {name: Augmenter(names, size, next(iter(sizes.values()))) for name, size in sizes.items()}
@@ -98,8 +111,8 @@ class Views:
             found[name] = mean, torch.where(deviation > 0, deviation, 1.0)
         return found
 
-    def _rows(self, name: str, index: Index, view: Index) -> Draws:
-        """What is drawn for each of the pairs; no view is 0."""
+    def _rows(self, name: str | None, index: Index, view: Index) -> Draws:
+        """What is drawn for each of the pairs, of mixtures where no input is named; no view is 0."""
         found: Draws = {}
         for number in np.unique(view).tolist():
             place = torch.from_numpy(np.flatnonzero(view == number))
@@ -110,9 +123,15 @@ class Views:
                 found[key][place] = values[picked]
         return found
 
-    def _draw(self, view: int, name: str) -> Draws:
+    def _draw(self, view: int, name: str | None) -> Draws:
         if (view, name) not in self._drawn:
-            if self.count == 0 and len(self._drawn) >= FRESH_KEPT * len(self._augmenters):
+            if self.count == 0 and len(self._drawn) >= FRESH_KEPT * (len(self._augmenters) + self.mixes):
                 self._drawn.clear()
-            self._drawn[view, name] = self._augmenters[name].draw(len(self), self.seed, view)
+            drawn = mixtures if name is None else self._augmenters[name].draw
+            self._drawn[view, name] = drawn(len(self), self.seed, view)
         return self._drawn[view, name]
+
+
+def mixable(inputs: Mapping[str, Tensor]) -> bool:
+    """Whether there is something between two samples; there is nothing between whole numbers."""
+    return all(x.is_floating_point() for x in inputs.values())

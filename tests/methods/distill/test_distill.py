@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimline.errors import SlimlineError
@@ -129,6 +129,35 @@ def test_labels_that_are_no_class_numbers_are_one_sentence(kind: type) -> None:
     task = Task(validate=named, train=named, score="agreement").with_original(toy())
     with pytest.raises(SlimlineError, match="label_weight needs labels that are class numbers, and these are"):
         Distill(epochs=0.1, label_weight=0.5).apply(damaged(), task)
+
+
+def test_mixtures_are_answered_by_the_teacher_and_have_no_labels() -> None:
+    teacher, student = toy(), damaged()
+    task = replace(toy_task(train=64), augment="mix").with_original(teacher)
+    samples = task.read(("image",)).train
+    batches = Distill(views=3).batches(task, samples, Points(), Workspace())
+    answers, index = batches.answers, np.arange(64)
+    assert isinstance(answers, torch.Tensor)
+    for view in range(3):
+        shown = batches.views.batch(index, np.full(64, view))
+        assert torch.allclose(answers[view], teacher.run(shown)[0], atol=1e-5)
+    assert len({answers[view].numpy().tobytes() for view in range(3)}) == 3
+    with pytest.raises(SlimlineError, match=r"label_weight=0.5 needs a label for every view.*leave 'mix' out of"):
+        Distill(epochs=0.1, views=3, label_weight=0.5).apply(student, task)
+    assert Distill(epochs=0.1, views=1, label_weight=0.5).apply(student, task).skipped == {}
+
+
+def test_that_whole_numbers_cannot_be_mixed_is_told() -> None:
+    network = trace(
+        nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(12, 3)).eval(),
+        (torch.zeros(2, 3, dtype=torch.long),),
+    )
+    (name,) = network.input_names
+    words = {name: np.random.default_rng(0).integers(0, 20, (30, 3))}
+    task = Task(validate=words, train=words, augment="mix").with_original(network)
+    assert Distill(epochs=0.1, views=3).apply(network, task).skipped == {
+        "mix": "samples that hold whole numbers cannot be mixed"
+    }
 
 
 def test_wrong_labels_do_not_count_unless_they_are_asked_for() -> None:

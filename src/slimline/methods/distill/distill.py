@@ -31,6 +31,7 @@ from slimline.network.image_axes import image_axes
 from slimline.network.network import Network
 from slimline.network.shapes import node_shapes
 from slimline.network.taps import attention_points, channel_axes, tap_points, with_taps, without_taps
+from slimline.numerics.augment import MIX
 from slimline.task import Samples, Task
 from slimline.training.batch import Batch
 from slimline.training.epochs import Epochs, first_answers
@@ -40,7 +41,7 @@ from slimline.training.plan import OPTIMIZERS, PRECISIONS, SCHEDULES, Plan
 from slimline.training.precision import fastest_plan
 from slimline.training.recover import recover
 from slimline.training.teacher import Teacher, teacher_outputs
-from slimline.training.views import Views
+from slimline.training.views import Views, mixable
 from slimline.training.workspace import Workspace
 
 LARGEST_MEMORY = 2**32
@@ -214,6 +215,8 @@ class Distill(Method):
             found["label_weight"] = "the training samples have no labels"
         if self.views != 1 and not task.augment:
             found["views"] = "there is one view of each sample without Task(augment=...)"
+        if self.views != 1 and MIX in task.augment and not mixable(samples.tensors()):
+            found[MIX] = "samples that hold whole numbers cannot be mixed"
         if self.patience and task.train is None:
             found["patience"] = "there are no samples to judge by that are not trained on: give Task(train=...)"
         return found
@@ -226,6 +229,11 @@ class Distill(Method):
         if task.augment:
             axes = image_axes(task.original)
             views = Views(samples.tensors(), self.views, augment=task.augment, axes=axes)
+        if self.label_weight and samples.labels is not None and views.mixes:
+            raise SlimlineError(
+                f"label_weight={self.label_weight:g} needs a label for every view, and a mixture of two samples has "
+                f"none: leave label_weight at 0, or leave {MIX!r} out of Task(augment=...)."
+            )
         answers = _answers(task.original, samples, views, precision, points.taps(1), workspace)
         labels = None
         if samples.labels is not None and self.label_weight:
