@@ -1,7 +1,7 @@
 """What patience and mixtures give where samples are few: CIFAR ResNet-20 that lost half of its parameters.
 
     python benchmarks/patience.py            all runs, about three hours on two cores
-    python benchmarks/patience.py 2 5        only these runs, by their place in RUNS; the results file waits for the rest
+    python benchmarks/patience.py 2 5        only these runs, by their place in RUNS; the results file waits for all
 
 The network is pruned as in `structure_cases` and learns from the original's answers to 5,085 unlabelled images, on all
 of which that was trained: moved, turned and erased, or mixed with each other and moved (Beyer et al. 2022, A good

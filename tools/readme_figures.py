@@ -192,6 +192,26 @@ def structure_rows(result: Result) -> list[tuple[str, str]]:
     ]
 
 
+def patience_rows(result: Result) -> list[tuple[str, str]]:
+    """One row per kind of views and number of steps."""
+    summary = result["summary"]
+    rows = [("the original", f"{100 * summary['original_score']:.2f} % of {summary['n']:,} samples")]
+    for name, side in summary["sides"].items():
+        lost = side["drop_points"]
+        seeds = f"{lost['seeds']} seed{'s' * (lost['seeds'] > 1)}"
+        rows.append((name, f"{spread(lost, 1, 2)} points lost ({100 * side['score']:.2f} %, {seeds})"))
+    left = [f"{100 * side['parameters_left']:.1f} %" for side in summary["sides"].values()]
+    macs = [f"{100 * side['macs_left']:.1f} %" for side in summary["sides"].values()]
+    rows.append(("left", f"{several(left)} of the parameters, {several(macs)} of the macs"))
+    return rows
+
+
+def several(texts: list[str]) -> str:
+    """The one text that all are, or the first and the last in order."""
+    found = sorted(set(texts))
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def short(line: str) -> str:
     """A method's line with its widths counted: ``widths={12 groups: 32}``; the names stand in the results file."""
 
@@ -216,6 +236,7 @@ FORMATS = {
     "sources": sources_rows,
     "recovery": recovery_rows,
     "augmentation": augmentation_rows,
+    "patience": patience_rows,
     "structure_fashion": structure_rows,
     "structure_cifar": structure_rows,
     "structure_minilm": structure_rows,

@@ -110,6 +110,20 @@ def test_the_pruning_table_has_a_row_for_every_side(results: Path) -> None:
     assert found["recovery, on every side"] == "7 steps of `Distill()`" and found["recipes"] == "ours: A() > B()"
 
 
+def test_the_patience_table_has_a_row_for_every_way_and_number_of_steps(results: Path) -> None:
+    sides = {
+        "moved, 400 steps": {"score": 0.89, "drop_points": {"mean": 2.64, "seeds": 1}, "macs_left": 0.665},
+        "mixed, 4000 steps": {"score": 0.9134, "drop_points": {"mean": 0.3, "sd": 0.12, "seeds": 3}, "macs_left": 0.67},
+    }
+    sides = {name: {**side, "parameters_left": 0.496} for name, side in sides.items()}
+    put(results, "patience", {"sides": sides, "original_score": 0.9164, "n": 1017})
+    found = cells(filled("<!-- figures:patience -->\n<!-- /figures -->\n", results))
+    assert found["the original"] == "91.64 % of 1,017 samples"
+    assert found["moved, 400 steps"] == "2.64 points lost (89.00 %, 1 seed)"
+    assert found["mixed, 4000 steps"] == "0.30 ± 0.12 points lost (91.34 %, 3 seeds)"
+    assert found["left"] == "49.6 % of the parameters, 66.5 % to 67.0 % of the macs"
+
+
 def test_the_widths_of_a_recipe_are_counted() -> None:
     line = "PruneChannels(keep=0.5, widths={'a.b': 32, 'c': 32, 'd': 7}, reconstruct=512)"
     assert short(line) == "PruneChannels(keep=0.5, widths={2 groups: 32, 1 group: 7}, reconstruct=512)"
