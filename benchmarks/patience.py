@@ -4,9 +4,9 @@
     python benchmarks/patience.py 2 5        only these runs, by their place in RUNS; the results file waits for all
 
 The network is pruned as in `structure_cases` and learns from the original's answers to 5,085 unlabelled images, on all
-of which that was trained: moved, turned and erased, or mixed with each other and moved (Beyer et al. 2022, A good
-teacher is patient and consistent), for a few steps and for many. Scored on the exported file with the 1,017 test
-images. A finished run is kept in runs/patience and not made again by the same commit.
+of which that was trained, and from where its features are large: moved, turned and erased, or mixed with each other and
+moved (Beyer et al. 2022, A good teacher is patient and consistent), for a few steps and for many. Scored on the
+exported file with the 1,017 test images. A finished run is kept in runs/patience and not made again by the same commit.
 """
 
 import json
@@ -28,7 +28,7 @@ from slimline.methods.recipe import Recipe
 from slimline.network.cost import macs
 from slimline.network.trace import trace
 from structure_cases import Case, cases
-from structure_vs_torch_pruning import exported, shuffled
+from structure_vs_torch_pruning import exported, shuffled, spread
 
 KEPT = ROOT / "runs" / "patience"
 VIEWS = {"moved": "image,rotate,scale,erase", "mixed": "mix,image"}
@@ -56,6 +56,8 @@ def main(wanted: list[int]) -> None:
     torch.set_num_threads(usable_cores())
     (case,) = (case for case in cases(None) if case.name == "cifar")
     code = commit(ROOT)
+    if code.endswith("+changes"):
+        sys.exit("Runs are kept by the commit that made them: commit the changes first.")
     for number in wanted or range(len(RUNS)):
         stored = KEPT / f"{number}.json"
         if not stored.is_file() or json.loads(stored.read_text())["commit"] != code:
@@ -65,6 +67,8 @@ def main(wanted: list[int]) -> None:
         print(stored.read_text(), flush=True)
     found = [json.loads(path.read_text()) for path in (KEPT / f"{n}.json" for n in range(len(RUNS))) if path.is_file()]
     rows = [row for row in found if row.pop("commit") == code]
+    if commit(ROOT) != code:
+        sys.exit("The code changed meanwhile: run this again at the commit of the runs.")
     if len(rows) == len(RUNS):
         seconds = sum(row["seconds"] for row in rows)
         print(write("patience", summary(rows), rows, sorted({run.seed for run in RUNS}), seconds))
@@ -103,11 +107,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for views, steps in dict.fromkeys((row["views"], row["steps"]) for row in rows):
         own = [row for row in rows if (row["views"], row["steps"]) == (views, steps)]
-        lost = [row["drop_points"] for row in own]
-        spread = {"sd": float(np.std(lost, ddof=1))} if len(own) > 1 else {}
         found[f"{views}, {steps} steps"] = {
             "score": float(np.mean([row["score"] for row in own])),
-            "drop_points": {"mean": float(np.mean(lost)), **spread, "seeds": len(own)},
+            "drop_points": spread([row["drop_points"] for row in own]),
             **{key: float(np.mean([row[key] for row in own])) for key in ("macs_left", "parameters_left")},
         }
     return {"sides": found, "original_score": rows[0]["original_score"], "n": rows[0]["n"], "learning_rate": RATE}

@@ -95,7 +95,8 @@ class Task:
             ``validate`` only judges.
         augment: how recovery may change samples, by the names in `slimline.numerics.augment`: one, several with commas,
             or a sequence; ``image`` for mirror and shift, ``mix`` for mixtures of two samples, of images or of other
-            floating-point numbers. The original network labels what comes out.
+            floating-point numbers (masks among them), unless an input holds whole numbers. The original network labels
+            what comes out.
         student: a network or torch module with the original's inputs and outputs, which `OwnStudent` puts in its place.
     """
 

@@ -214,6 +214,8 @@ def test_labels_and_views_are_used_where_there_are_any(tmp_path: Path) -> None:
     without = methods("without", Task(validate=plain.validate, train=plain.train, augment="image"))
     assert labelled.label_weight > 0 == without.label_weight
     assert without.views > 1 == labelled.views
+    mixed = methods("mixed", replace(toy_task(), augment="mix"))
+    assert mixed.views > 1 and mixed.label_weight == 0
 
 
 def test_without_batch_norm_a_candidate_is_judged_before_recovery(tmp_path: Path) -> None:
@@ -278,7 +280,7 @@ def test_a_slow_teacher_is_asked_for_fewer_views(seconds: float, views: int) -> 
         patch.object(strength_module, "time", SimpleNamespace(monotonic=lambda: clock[0])),
     ):
         assert search._views(seconds) == views
-        search.task = replace(search.task, augment="")
+        search.augment = []
         assert search._views(seconds) == 1
 
 

@@ -7,11 +7,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from slimline.errors import SlimlineError
 from slimline.methods.distill.distill import Distill
 from slimline.methods.prune.channels import PruneChannels
 from slimline.methods.recipe import Recipe
+from slimline.network.trace import trace
 from slimline.task import Samples, Task
 from slimline.training import private, synthetic
 from slimline.training.private import with_mixtures, with_training_samples
@@ -52,8 +54,17 @@ def test_the_second_half_lies_between_two_samples_of_the_first() -> None:
         ]  # fmt: skip
         shares += [(place - i) / (fits[0] - i)] if fits else []
     assert len(shares) >= 38 and 0 <= min(shares) < 0.2 and 0.8 < max(shares) <= 1
-    whole = {"x": x, "ids": torch.arange(40)}
-    assert with_mixtures(whole, seed=0) is whole
+
+
+def test_rows_of_a_table_are_not_mixed() -> None:
+    network = trace(
+        nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval(), (torch.ones(2, 3).long(),)
+    )
+    (name,) = network.input_names
+    made = {name: torch.randint(0, 9, (40, 3))}
+    task = Task(validate={name: made[name].numpy()}, train="synthetic")
+    with patch.object(private, "synthesize", return_value=made):
+        assert np.array_equal(with_training_samples(task, network).train.inputs[name], made[name])
 
 
 def test_mixtures_do_not_depend_on_where_the_channels_lie() -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from slimline.network.trace import trace
 from slimline.numerics.augment import NAMES
-from slimline.training.views import FRESH_KEPT, Views
+from slimline.training.views import FRESH_KEPT, Views, without_effect
 
 Images = NDArray[np.float32]
 EVERYTHING = NAMES
@@ -89,13 +91,15 @@ def test_one_pair_is_one_image_whatever_else_is_in_the_batch(augment: str | tupl
     assert np.array_equal(batch(again, [7], [2])[0], alone)
 
 
-def test_endless_views_are_all_different_and_few_are_kept() -> None:
-    views = Views({"image": pictures(5, side=28)}, count=0, augment="image,rotate")
+@pytest.mark.parametrize(("augment", "kinds"), [("image,rotate", 1), ("mix", 1), ("mix,image", 2)])
+def test_endless_views_are_all_different_and_few_are_kept(augment: str, kinds: int) -> None:
+    images = pictures(50, side=28)
+    views = Views({"image": images}, count=0, augment=augment)
     seen = [batch(views, [3], [view])[0].tobytes() for view in range(60)]
-    assert len(set(seen)) == 60
-    assert len(views._drawn) <= FRESH_KEPT
+    assert len(set(seen)) >= 58  # of fifty samples one is now and then mixed with itself
+    assert len(views._drawn) <= FRESH_KEPT * kinds
     assert batch(views, [3], [17])[0].tobytes() == seen[17]
-    finite = Views({"image": pictures(5, side=28)}, count=30, augment="image,rotate")
+    finite = Views({"image": images}, count=30, augment=augment)
     assert batch(finite, [3], [17])[0].tobytes() == seen[17]
 
 
@@ -130,11 +134,40 @@ def test_mixtures_are_made_before_images_are_moved() -> None:
     )
 
 
+def test_view_0_in_a_batch_with_mixtures_is_the_sample_and_a_number_is_a_sample_too() -> None:
+    numbers = torch.arange(30.0)
+    seen = Views({"number": numbers}, 0, augment="mix").batch(np.arange(30), np.arange(30) % 2)["number"]
+    assert torch.equal(seen[::2], numbers[::2])
+    assert int((seen[1::2] != numbers[1::2]).sum()) >= 13 and float((seen - numbers).abs().max()) <= 14.5
+
+
 def test_whole_numbers_have_nothing_between_them() -> None:
     words = torch.arange(60).reshape(20, 3)
     views = Views({"words": words, "weight": torch.rand(20, 3)}, 0, augment="mix")
     seen = views.batch(np.arange(20), np.full(20, 7))
     assert all(torch.equal(seen[name], views.inputs[name]) for name in seen)
+
+
+class Worded(nn.Module):
+    """Looks its words up in a table, and weighs pictures beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(64, 4)
+
+    def forward(self, image: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.table(words.long()).mean(1) + self.head(image.flatten(1))
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_rows_of_a_table_are_not_mixed_whatever_their_type(dtype: torch.dtype) -> None:
+    network = trace(Worded().eval(), {"image": pictures(2), "words": torch.ones(2, 3, dtype=dtype)})
+    idle = without_effect(("mix", "mirror"), network)
+    assert idle == {"mix": "the input 'words' holds whole numbers, and nothing lies between two of them"}
+    alone = trace(nn.Linear(4, 2).eval(), (torch.zeros(2, 4),))
+    assert without_effect(("mix", "mirror"), alone) == {"mirror": "no input holds images"}
+    assert without_effect((), alone) == {}
 
 
 def test_another_seed_gives_other_views() -> None:
@@ -147,7 +180,7 @@ def test_another_process_gives_the_same_views() -> None:
     program = (
         "import hashlib, numpy as np, torch; from slimline.training.views import Views\n"
         "x = torch.arange(3 * 3 * 14 * 14.0).reshape(3, 3, 14, 14) / 100\n"
-        "v = Views({'image': x}, 0, 5, 'mirror,shift,rotate,scale,light,erase')\n"
+        "v = Views({'image': x}, 0, 5, 'mix,mirror,shift,rotate,scale,light,erase')\n"
         "digest = hashlib.sha256(v.batch(np.arange(3), np.array([1, 9, 2]))['image'].numpy()).hexdigest()"
     )
     torch.manual_seed(123)  # the other process has another global state
@@ -231,6 +264,8 @@ def test_the_identity_tells_the_layout_only_where_it_counts() -> None:
     words = torch.arange(8).view(4, 2)
     assert known({"image": None}, image=words) == known({}, image=words)
     assert known({}) != known({}, count=3)
+    mixed = [Views({"image": pictures(4)}, 2, augment="mix", axes={"image": axis}).identity for axis in (1, 3, None)]
+    assert len(set(mixed)) == 1
 
 
 def test_inputs_that_are_no_images_are_the_same_in_every_view() -> None:

@@ -1,8 +1,10 @@
 """Random changes of samples: which there are, how far each goes, how they are drawn and applied; kornia makes images'.
 
 Random erasing: Zhong et al. (2017), Random Erasing Data Augmentation, arXiv:1708.04896. Mixtures: Zhang et al. (2018),
-mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, equation 1; drawn evenly and answered by the teacher as in
-Beyer et al. (2022), Knowledge distillation: A good teacher is patient and consistent, arXiv:2106.05237.
+mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, equation 1, for a teacher to answer: Beyer et al. (2022),
+Knowledge distillation: A good teacher is patient and consistent, arXiv:2106.05237.
+
+Ours differs: the other sample has at most half of a mixture, and both are moved by one movement.
 """
 
 import difflib
@@ -19,7 +21,8 @@ from slimline.errors import SlimlineError
 Size = tuple[int, int]
 """Height and width."""
 Draws = dict[tuple[str, str], Tensor]
-"""What was drawn, one row per image: `MATRIX` for all that moves pixels, else by operation and parameter."""
+"""What was drawn, one row per sample: `MATRIX` for all that moves pixels, `PARTNER` and `SHARE` for mixtures, else by
+operation and parameter."""
 MATRIX = ("moving", "matrix")
 MIX = "mix"
 """The name of mixtures of two samples, which are made before all else and of inputs of any shape."""
@@ -68,10 +71,15 @@ def augmentations(wanted: str | Iterable[str]) -> tuple[str, ...]:
 def mixtures(count: int, *seed: int) -> Draws:
     """With which sample each of ``count`` is mixed, and the other's share: 0 to 1/2, so that the sample stays itself.
 
-    All samples are drawn at once, and each is the partner of one.
+    Each is the partner of one, rarely of itself.
     """
     with _seeded(MIX, *seed):
         return {PARTNER: torch.randperm(count), SHARE: torch.rand(count) / 2}
+
+
+def mixed(x: Tensor, others: Tensor, share: Tensor) -> Tensor:
+    """(1 - share) x + share others: samples (n, ...), and a share (n,) of each."""
+    return torch.lerp(x, others, share.view(-1, *[1] * (x.ndim - 1)).to(x.dtype))
 
 
 class Augmenter:

@@ -22,6 +22,7 @@ from slimline.methods.recipe import Recipe
 from slimline.methods.simplify.fold_batch_norm import FoldBatchNorm
 from slimline.network.cost import layers, macs
 from slimline.network.network import Network
+from slimline.numerics.augment import MIX
 from slimline.search.allocation import allocate
 from slimline.search.bench import Bench
 from slimline.search.budget import Budget
@@ -33,6 +34,7 @@ from slimline.search.training_curves import trained_by
 from slimline.training.checkpoint import remove_checkpoint
 from slimline.training.precision import step_speeds
 from slimline.training.teacher import TEACHER_BATCH, Teacher
+from slimline.training.views import without_effect
 from slimline.training.workspace import Workspace
 
 MOST_CANDIDATES, MOST_UNTRAINED = 3, 5
@@ -109,7 +111,18 @@ class StrengthSearch:
         self.samples = samples
         self.precision = "fp32"
         self.reconstruct = RECONSTRUCTION_SAMPLES
-        self.views = MOST_VIEWS if self.task.augment else 1
+        idle = without_effect(self.task.augment, self.original)
+        for name, why in idle.items():
+            bench.listener.note(f"{name}: {why}.")
+        self.augment = [name for name in self.task.augment if name not in idle]
+        """What makes views differ."""
+        labelled = self.task.score == "accuracy" and samples.labels is not None
+        if labelled and MIX in self.augment:
+            bench.listener.note(
+                "Recovery learns from the original's answers alone: mixtures of samples have no labels."
+            )
+        self.label_weight = LABEL_WEIGHT if labelled and MIX not in self.augment else 0.0
+        self.views = MOST_VIEWS if self.augment else 1
         norms = [n for n in self.original.module.graph.nodes if n.target is torch.ops.aten.batch_norm.default]
         self.normed = len(norms) >= NORMED_SHARE * len(readers(self.original)) and not self.task.synthetic
         """Whether batch norm holds the scale of the activations behind most layers. What it would learn from synthetic
@@ -404,14 +417,14 @@ class StrengthSearch:
         them fit into the time.
         """
         output = self.task.output
-        plain = Distill(epochs=epochs, views=self.views, precision=self.precision, label_weight=self._label_weight())
+        plain = Distill(epochs=epochs, views=self.views, precision=self.precision, label_weight=self.label_weight)
         if output is not None and output.shape and output.shape[output.axis - 1] > MANY_CLASSES:
             plain = replace(plain, temperature=1.0)
         return plain if self.normed else replace(plain, optimizer="adamw", learning_rate=ADAMW_RATE, batch=32)
 
     def _views(self, training_time: float) -> int:
         """How many views the teacher can answer in its share of the time; one at least."""
-        if not self.task.augment:
+        if not self.augment:
             return 1
         few = self.samples.take(slice(0, TEACHER_BATCH))
         teacher, inputs = Teacher(self.original, self.precision), few.tensors()
@@ -422,9 +435,6 @@ class StrengthSearch:
             fastest = min(fastest, time.monotonic() - started)
         seconds = fastest * len(self.samples) / len(few)
         return max(1, min(MOST_VIEWS, int(TEACHER_SHARE * training_time / seconds)))
-
-    def _label_weight(self) -> float:
-        return LABEL_WEIGHT if self.task.score == "accuracy" and self.samples.labels is not None else 0.0
 
     def _training_speed(self) -> tuple[str, float]:
         """The faster precision of a training step on this machine, and seconds per epoch of a quarter-width network."""

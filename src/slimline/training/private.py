@@ -7,6 +7,7 @@ nothing and fill the space between:
 
 Zhang, Cisse, Dauphin, Lopez-Paz (2018). mixup: Beyond Empirical Risk Minimization. arXiv:1710.09412, equation 1. Ours
 differs: the label of a mixture is what the teacher says to it. Samples with inputs of whole numbers are not mixed.
+`Task(augment="mix")` mixes what comes out once more.
 """
 
 from dataclasses import replace
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from slimline.network.network import Network
+from slimline.numerics.augment import mixed
 from slimline.task import Samples, Task
 from slimline.training.checkpoint import read_checkpoint, write_checkpoint
 from slimline.training.engine import processes
 from slimline.training.synthetic import synthesize
+from slimline.training.views import nothing_between
 from slimline.training.workspace import Workspace
 
 SYNTHETIC_SAMPLES = 512
@@ -36,7 +39,9 @@ def with_training_samples(task: Task, network: Network, seed: int = 0, workspace
     """
     if not task.wants_synthetic:
         return task
-    tensors = with_mixtures(_made(network, seed, workspace or Workspace()), seed)
+    tensors = _made(network, seed, workspace or Workspace())
+    if nothing_between(network) is None:
+        tensors = with_mixtures(tensors, seed)
     return replace(task, train=Samples({name: x.numpy() for name, x in tensors.items()}), synthetic=True)
 
 
@@ -57,13 +62,8 @@ def _made(network: Network, seed: int, workspace: Workspace) -> dict[str, Tensor
 
 
 def with_mixtures(samples: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """The samples, and behind them as many mixtures of two; those with whole numbers in them as they are."""
-    if not all(x.is_floating_point() for x in samples.values()):
-        return samples
+    """The samples, and behind them as many mixtures of two."""
     generator = torch.Generator().manual_seed(seed)
     count = len(next(iter(samples.values())))
     other, share = torch.randperm(count, generator=generator), torch.rand(count, generator=generator)
-    return {
-        name: torch.cat([x, torch.lerp(x, x[other], share.view(-1, *[1] * (x.ndim - 1)).to(x.dtype))])
-        for name, x in samples.items()
-    }
+    return {name: torch.cat([x, mixed(x, x[other], share)]) for name, x in samples.items()}

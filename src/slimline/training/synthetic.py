@@ -189,7 +189,7 @@ class _Input:
             mean, deviation = float(values.mean()), float(values.std(correction=0))
             rough = 0.0 if axis is None else float(variation(values)) / deviation
             return _Input(name, example, axis, "optimise", low, high, mean, deviation, rough)
-        rows = _rows_indexed(network, name)
+        rows = rows_indexed(network, name)
         if rows is not None:
             return _Input(name, example, axis, "draw", 0, rows - 1)
         mask = example.dtype is torch.bool or (low >= 0 and high <= 1)
@@ -219,7 +219,7 @@ class _Input:
         return (x if self.axis is None else x.movedim(1, self.axis)).to(self.example.dtype)
 
 
-def _rows_indexed(network: Network, name: str) -> int | None:
+def rows_indexed(network: Network, name: str) -> int | None:
     """Rows of the smallest embedding that an input indexes; None if it indexes none."""
     placeholders = [n for n in network.module.graph.nodes if n.op == "placeholder"]
     waiting = [placeholders[network.input_names.index(name)]]

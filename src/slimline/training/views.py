@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline.numerics.augment import MIX, PARTNER, SHARE, Augmenter, Draws, augmentations, mixtures
+from slimline.network.image_axes import image_axes
+from slimline.network.network import Network
+from slimline.numerics.augment import MIX, PARTNER, SHARE, Augmenter, Draws, augmentations, mixed, mixtures
+from slimline.training.synthetic import rows_indexed
 
 STATISTICS_SAMPLES = 1000
 """How many samples, spread over all, tell the mean and the deviation of an input."""
@@ -21,12 +24,12 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Views:
-    """View 0 of a sample is the sample itself; in further views it is mixed with another, and its images are changed.
+    """View 0 of a sample is the sample itself; further ones are mixed with another sample, and their images changed.
 
     Args:
         inputs: tensors by input name, batch axis first. Floating-point ones of 4 axes (images) are moved and coloured,
-            those of one sample together; all are mixed, with the same other sample, unless one holds whole numbers,
-            which have nothing between them.
+            those of one sample together; all inputs are mixed, with the same other sample, unless one holds whole
+            numbers, which have nothing between them.
         count: views per sample; 0 for no end of them. The changes of a view are drawn for all samples when it is first
             asked for, so batches of few different views are the fast ones.
         augment: what changes, as in `Task`.
@@ -63,8 +66,7 @@ class Views:
             if self.mixes:
                 drawn = self._rows(None, index[changed], view[changed])
                 for name, x in self.inputs.items():
-                    share = drawn[SHARE].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-                    batch[name][rows] = torch.lerp(batch[name][rows], x[drawn[PARTNER]], share)
+                    batch[name][rows] = mixed(batch[name][rows], x[drawn[PARTNER]], drawn[SHARE])
             for name, augmenter in self._augmenters.items():
                 draws = self._rows(name, index[changed], view[changed])
                 images = augmenter.apply(self._first(name, batch[name][rows]), draws, *self._statistics[name])
@@ -74,27 +76,27 @@ class Views:
     @property
     def mixes(self) -> bool:
         """Whether views are mixtures of two samples."""
-        return MIX in self.augment and mixable(self.inputs)
+        return MIX in self.augment and whole_numbers(self.inputs) is None
 
     @cached_property
     def _augmenters(self) -> dict[str, Augmenter]:
         names = tuple(name for name in self.augment if name != MIX)
-        if not names:
-            return {}
         shapes = {name: self._first(name, self.inputs[name][:1]).shape for name in self._image_axes}
         sizes = {name: (shape[2], shape[3]) for name, shape in shapes.items()}
         return {name: Augmenter(names, size, next(iter(sizes.values()))) for name, size in sizes.items()}
 
     @cached_property
     def _image_axes(self) -> dict[str, int]:
-        """Where the channels lie, by the name of every input that differs between views."""
+        """Where the channels lie, by the name of every input whose images are moved or coloured."""
         axes = {name: self.axes.get(name, 1) for name in self._candidates}
         return {name: axis for name, axis in axes.items() if axis is not None}
 
     @property
     def _candidates(self) -> list[str]:
-        """What would differ between views unless ``axes`` says that it holds no images."""
-        return [name for name, x in self.inputs.items() if self.augment and x.ndim == 4 and x.is_floating_point()]
+        """What would be moved or coloured unless ``axes`` says that it holds no images."""
+        if not set(self.augment) - {MIX}:
+            return []
+        return [name for name, x in self.inputs.items() if x.ndim == 4 and x.is_floating_point()]
 
     def _first(self, name: str, images: Tensor) -> Tensor:
         """Images with their channels on axis 1, as kornia wants them."""
@@ -132,6 +134,22 @@ class Views:
         return self._drawn[view, name]
 
 
-def mixable(inputs: Mapping[str, Tensor]) -> bool:
-    """Whether there is something between two samples; there is nothing between whole numbers."""
-    return all(x.is_floating_point() for x in inputs.values())
+def without_effect(augment: Iterable[str], network: Network) -> dict[str, str]:
+    """Those of the names that change no sample of this network, and why."""
+    found = {}
+    if MIX in augment and (name := nothing_between(network)) is not None:
+        found[MIX] = f"the input {name!r} holds whole numbers, and nothing lies between two of them"
+    if all(axis is None for axis in image_axes(network).values()):
+        found |= dict.fromkeys((name for name in augment if name != MIX), "no input holds images")
+    return found
+
+
+def nothing_between(network: Network) -> str | None:
+    """The first input that holds whole numbers or, whatever its type, rows of a table; None where there is no such."""
+    tables = (name for name in network.input_names if rows_indexed(network, name) is not None)
+    return whole_numbers(network.examples) or next(tables, None)
+
+
+def whole_numbers(inputs: Mapping[str, Tensor]) -> str | None:
+    """The first input that holds no floating-point numbers."""
+    return next((name for name, x in inputs.items() if not x.is_floating_point()), None)

@@ -8,7 +8,8 @@ Views: Beyer et al. (2022), Knowledge distillation: A good teacher is patient an
 
 Ours differs: the teacher sees exactly the view that the student sees, but each of finitely many views is answered only
 once and kept, unless the answers would fill the memory, or endless views or features are asked for: then it is asked
-in every step. Weights of which a tenth or more are zeros keep these (`slimline.training.keep_zeros`).
+in every step. Mixtures (`Task(augment="mix")`) are answered like any other view, and have no labels. Weights of which
+a tenth or more are zeros keep these (`slimline.training.keep_zeros`).
 Helps: repairs what compression broke, from the original alone, with or without labels.  Does not: exceed what the
 smaller network can hold.
 """
@@ -41,7 +42,7 @@ from slimline.training.plan import OPTIMIZERS, PRECISIONS, SCHEDULES, Plan
 from slimline.training.precision import fastest_plan
 from slimline.training.recover import recover
 from slimline.training.teacher import Teacher, teacher_outputs
-from slimline.training.views import Views, mixable
+from slimline.training.views import Views, without_effect
 from slimline.training.workspace import Workspace
 
 LARGEST_MEMORY = 2**32
@@ -132,7 +133,9 @@ class Distill(Method):
     batch: int = param(128, low=2, high=65536, doc="samples per step, those of all processes together")
     accumulate: int = param(1, low=1, high=1024, doc="parts into which a batch is split to save memory")
     temperature: float = param(4.0, low=0.1, high=100.0, doc="T: how soft the teacher's answers are")
-    label_weight: float = param(0.0, low=0.0, high=1.0, doc="a: share of the loss that comes from labels")
+    label_weight: float = param(
+        0.0, low=0.0, high=1.0, doc="a: share of the loss that comes from labels; mixtures have none"
+    )
     feature_weight: float = param(0.0, low=0.0, high=100.0, doc="b: weight of the features inside")
     map_weight: float = param(0.0, low=0.0, high=10000.0, doc="c: weight of where features are large; about 100")
     attention_weight: float = param(0.0, low=0.0, high=1000.0, doc="d: weight of transformers' attention")
@@ -215,8 +218,8 @@ class Distill(Method):
             found["label_weight"] = "the training samples have no labels"
         if self.views != 1 and not task.augment:
             found["views"] = "there is one view of each sample without Task(augment=...)"
-        if self.views != 1 and MIX in task.augment and not mixable(samples.tensors()):
-            found[MIX] = "samples that hold whole numbers cannot be mixed"
+        if self.views != 1 and task.original is not None:
+            found |= without_effect(task.augment, task.original)
         if self.patience and task.train is None:
             found["patience"] = "there are no samples to judge by that are not trained on: give Task(train=...)"
         return found
@@ -226,13 +229,14 @@ class Distill(Method):
         assert task.original is not None
         precision = "fp32" if self.precision == "auto" else self.precision
         views = Views(samples.tensors())
-        if task.augment:
-            axes = image_axes(task.original)
-            views = Views(samples.tensors(), self.views, augment=task.augment, axes=axes)
+        idle = without_effect(task.augment, task.original)
+        augment = [name for name in task.augment if name not in idle]
+        if augment:
+            views = Views(samples.tensors(), self.views, augment=augment, axes=image_axes(task.original))
         if self.label_weight and samples.labels is not None and views.mixes:
             raise SlimlineError(
                 f"label_weight={self.label_weight:g} needs a label for every view, and a mixture of two samples has "
-                f"none: leave label_weight at 0, or leave {MIX!r} out of Task(augment=...)."
+                f"none: leave label_weight at 0, leave views at 1, or leave {MIX!r} out of Task(augment=...)."
             )
         answers = _answers(task.original, samples, views, precision, points.taps(1), workspace)
         labels = None
