@@ -96,7 +96,7 @@ def value(item: object) -> str:
 def machine_line(result: Result) -> str:
     """The machine in one line."""
     machine = result["machine"]
-    return f"{machine['cpu']}, {machine['threads']} threads"
+    return f"{machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
 
 
 def onnx_backend_rows(result: Result) -> list[tuple[str, str]]:
