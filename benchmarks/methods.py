@@ -13,11 +13,11 @@ original. docs/methods.md is made from the results. A run that was interrupted g
 """
 
 import gzip
-import json
 import shutil
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import slimline as sl
-from record import ROOT, commit, write
+from record import ROOT, commit, kept, write
 from slimline.demo.job import HERE, task
 from slimline.measure.latency import RacePlan, race
 from slimline.measure.machine import usable_cores
@@ -185,18 +185,12 @@ def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[st
     artifacts: dict[str, Artifact] = {}
     for number, (name, (recipe, recovered)) in enumerate(chosen.items()):
         place, applied = folder / f"{number}", Recipe([*recipe, *([RECOVERY] * recovered)])
-        finished = folder / f"{number}.json"
-        known = {"method": name, "recipe": applied.lines(), "commit": CODE}
-        stored = json.loads(finished.read_text()) if finished.exists() else {}
-        done = known.items() <= stored.items() and not CODE.endswith("+changes")
-        if not done:
-            artifact, row = tried(subject, applied, place, whole, reference)
-            stored = {**known, "file": str(artifact.path.relative_to(place)), "row": row}
-            finished.with_suffix(".new").write_text(json.dumps(stored))
-            finished.with_suffix(".new").rename(finished)
-        artifacts[name] = Artifact(place / stored["file"], RUNTIME)
-        rows.append({"method": name, "recipe": applied.lines(), **stored["row"], "from_before": done})
-        print(name, stored["row"], flush=True)
+        known = {"method": name, "recipe": applied.lines()}
+        make = partial(tried, subject, applied, place, whole, reference)
+        row, done = kept(folder / f"{number}.json", known, CODE, make)
+        artifacts[name] = Artifact(place / row.pop("file"), RUNTIME)
+        rows.append({**known, **row, "from_before": done})
+        print(name, row, flush=True)
     names = list(artifacts)
     inputs = {name: np.asarray(array)[:256] for name, array in given(subject).items()}
     for start in range(0, len(names), TOGETHER):
@@ -224,10 +218,8 @@ def measured(subject: Subject, wanted: list[str], folder: Path) -> tuple[dict[st
     return summary, rows
 
 
-def tried(
-    subject: Subject, applied: Recipe, place: Path, whole: Artifact, reference: np.ndarray
-) -> tuple[Artifact, dict[str, Any]]:
-    """Apply and export: the file, and what can be said of it without a race.
+def tried(subject: Subject, applied: Recipe, place: Path, whole: Artifact, reference: np.ndarray) -> dict[str, Any]:
+    """Apply and export: the file's name in ``place``, and what can be said of it without a race.
 
     Args:
         reference: whether the original's file, ``whole``, is right for every test sample.
@@ -236,7 +228,8 @@ def tried(
     network = applied.apply(subject.original, subject.task).network
     artifact, right = scored(subject, network, place)
     drop = paired_drop(reference, right)
-    return artifact, {
+    return {
+        "file": str(artifact.path.relative_to(place)),
         "score": float(right.mean()),
         "drop_points": 100 * drop.drop,
         "drop_upper_points": 100 * drop.upper,

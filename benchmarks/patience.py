@@ -1,7 +1,7 @@
 """What patience and mixtures give where samples are few: CIFAR ResNet-20 that lost half of its parameters.
 
     python benchmarks/patience.py            all runs, about three hours on two cores
-    python benchmarks/patience.py 2 5        only these runs, by their place in RUNS; the results file waits for all
+    python benchmarks/patience.py 2 5        only these runs, by their place in RUNS; writes no results
 
 The network is pruned as in `structure_cases` and learns from the original's answers to 5,085 unlabelled images, on all
 of which that was trained, and from where its features are large: moved, turned and erased, or mixed with each other and
@@ -9,10 +9,10 @@ moved (Beyer et al. 2022, A good teacher is patient and consistent), for a few s
 exported file with the 1,017 test images. A finished run is kept in runs/patience and not made again by the same commit.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import slimline as sl
-from record import ROOT, commit, write
+from record import ROOT, commit, kept, write
 from slimline.measure.machine import usable_cores
 from slimline.measure.statistics import paired_drop
 from slimline.methods.recipe import Recipe
@@ -52,26 +52,20 @@ RUNS = (
 
 
 def main(wanted: list[int]) -> None:
-    """The wanted runs, and the results file when all are there."""
+    """The wanted runs; all of them make the results file."""
     torch.set_num_threads(usable_cores())
     (case,) = (case for case in cases(None) if case.name == "cifar")
     code = commit(ROOT)
-    if code.endswith("+changes"):
-        sys.exit("Runs are kept by the commit that made them: commit the changes first.")
-    for number in wanted or range(len(RUNS)):
-        stored = KEPT / f"{number}.json"
-        if not stored.is_file() or json.loads(stored.read_text())["commit"] != code:
-            row = trained(case, RUNS[number]) | {"commit": code}
-            KEPT.mkdir(parents=True, exist_ok=True)
-            stored.write_text(json.dumps(row))
-        print(stored.read_text(), flush=True)
-    found = [json.loads(path.read_text()) for path in (KEPT / f"{n}.json" for n in range(len(RUNS))) if path.is_file()]
-    rows = [row for row in found if row.pop("commit") == code]
-    if commit(ROOT) != code:
-        sys.exit("The code changed meanwhile: run this again at the commit of the runs.")
-    if len(rows) == len(RUNS):
-        seconds = sum(row["seconds"] for row in rows)
-        print(write("patience", summary(rows), rows, sorted({run.seed for run in RUNS}), seconds))
+    rows = [
+        kept(KEPT / f"{number}.json", asdict(RUNS[number]), code, partial(trained, case, RUNS[number]))[0]
+        for number in wanted or range(len(RUNS))
+    ]
+    for row in rows:
+        print(row)
+    if not wanted:
+        print(
+            write("patience", summary(rows), rows, sorted({run.seed for run in RUNS}), sum(r["seconds"] for r in rows))
+        )
 
 
 def trained(case: Case, run: Run) -> dict[str, Any]:

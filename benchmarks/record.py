@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from slimline.measure.machine import machine, versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+CHANGES = "+changes"
 
 
 def write(
@@ -52,6 +53,29 @@ def write(
     return path
 
 
+def kept(
+    path: Path, known: Mapping[str, Any], code: str, make: Callable[[], Mapping[str, Any]]
+) -> tuple[dict[str, Any], bool]:
+    """What ``make`` finds, and whether an earlier call had found it: it is kept in ``path``.
+
+    It is made anew where that holds something else, and always while the code has changes, which no commit names.
+
+    Args:
+        known: plain values by which it is recognised.
+        code: the `commit` with which the benchmark began.
+    """
+    expected = {**known, "commit": code}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if expected.items() <= stored.items() and not code.endswith(CHANGES):
+        return stored["found"], True
+    found = dict(make())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".new")
+    whole.write_text(json.dumps({**expected, "found": found}, default=_plain), encoding="utf-8")
+    whole.rename(path)
+    return found, False
+
+
 def _plain(value: object) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
@@ -61,13 +85,13 @@ def _plain(value: object) -> Any:
 
 
 def commit(root: Path) -> str:
-    """The git commit of ``root``, with ``+changes`` when the code differs from it, or ``unknown`` outside git."""
+    """The git commit of ``root``, with `CHANGES` when the code differs from it, or ``unknown`` outside git."""
     head = _git(root, "rev-parse", "HEAD")
     if head is None:
         return "unknown"
     # The result files themselves change while benchmarks run.
     changed = _git(root, "status", "--porcelain", "--", "src", "benchmarks", ":(exclude)benchmarks/results")
-    return f"{head}+changes" if changed else head
+    return f"{head}{CHANGES}" if changed else head
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import benchmarks.record
-from benchmarks.record import commit, write
+from benchmarks.record import commit, kept, write
 from slimline.errors import SlimlineError
 
 
@@ -41,6 +41,21 @@ def test_values_that_are_not_plain_and_finite_are_refused_and_nothing_is_written
 def test_a_summary_without_rows_is_refused(results: Path) -> None:
     with pytest.raises(SlimlineError, match="no rows"):
         write("demo", {"speedup": 2.0}, [], [0], 1.0)
+
+
+def test_what_is_kept_is_made_once_per_commit_and_again_while_the_code_has_changes(tmp_path: Path) -> None:
+    path, made = tmp_path / "runs" / "0.json", iter(range(10))
+
+    def found(code: str, **known: object) -> tuple[dict[str, object], bool]:
+        return kept(path, known, code, lambda: {"row": np.int64(next(made))})
+
+    assert found("a", seed=0) == ({"row": 0}, False)
+    assert found("a", seed=0) == ({"row": 0}, True)
+    assert found("a", seed=1) == ({"row": 1}, False)
+    assert found("b", seed=1) == ({"row": 2}, False)
+    assert found("b+changes", seed=1) == ({"row": 3}, False)
+    assert found("b+changes", seed=1) == ({"row": 4}, False)
+    assert [p.name for p in path.parent.iterdir()] == ["0.json"]
 
 
 def test_commit_tells_changed_code_from_new_results(tmp_path: Path) -> None:

@@ -340,19 +340,16 @@ def test_resuming_a_finished_search_repeats_no_trial(tmp_path: Path) -> None:
         assert again.certificate[key] == first.certificate[key]
 
 
-class StopAt(Silent):
+class StopAt(Noted):
     """Presses Ctrl-C when a stage begins."""
 
     def __init__(self, title: str) -> None:
+        super().__init__()
         self.title = title
-        self.said: list[str] = []
 
     def stage(self, title: str) -> None:
         if self.title in title:
             raise KeyboardInterrupt
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_ctrl_c_certifies_the_best_so_far(tmp_path: Path) -> None:
@@ -361,7 +358,7 @@ def test_ctrl_c_certifies_the_best_so_far(tmp_path: Path) -> None:
         result = search(tmp_path, listener=listener)
     assert result.verdict is Verdict.PASS and result.best.stage == "int8"
     assert {t.stage for t in trials_of(tmp_path / "run")} == {"original", "free", "int8"}
-    assert any("Stopped by Ctrl-C" in line for line in listener.said)
+    assert any("Stopped by Ctrl-C" in line for line in listener.notes)
 
 
 def test_ctrl_c_before_anything_was_timed_stops(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_endless_views_are_all_different_and_few_are_kept(augment: str, kinds: i
     images = pictures(50, side=28)
     views = Views({"image": images}, count=0, augment=augment)
     seen = [batch(views, [3], [view])[0].tobytes() for view in range(60)]
-    assert len(set(seen)) >= 58  # of fifty samples one is now and then mixed with itself
+    assert len(set(seen)) == 60
     assert len(views._drawn) <= FRESH_KEPT * kinds
     assert batch(views, [3], [17])[0].tobytes() == seen[17]
     finite = Views({"image": images}, count=30, augment=augment)
@@ -111,8 +111,8 @@ def test_a_mixture_lies_between_the_sample_and_one_other() -> None:
     seen = views.batch(np.arange(40), np.full(40, 2))
     partners, shares = [], []
     for sample in range(40):
-        found = [(sample, 0.0)] if np.allclose(seen["sound"][sample], sounds[sample], atol=1e-6) else []
-        for other in set(range(40)) - {sample} if not found else ():
+        found = []
+        for other in set(range(40)) - {sample}:
             share = (seen["sound"][sample].numpy() - sounds[sample]) / (sounds[other] - sounds[sample])
             if np.ptp(share) < 1e-2:
                 found.append((other, float(np.median(share))))
@@ -138,7 +138,7 @@ def test_view_0_in_a_batch_with_mixtures_is_the_sample_and_a_number_is_a_sample_
     numbers = torch.arange(30.0)
     seen = Views({"number": numbers}, 0, augment="mix").batch(np.arange(30), np.arange(30) % 2)["number"]
     assert torch.equal(seen[::2], numbers[::2])
-    assert int((seen[1::2] != numbers[1::2]).sum()) >= 13 and float((seen - numbers).abs().max()) <= 14.5
+    assert bool((seen[1::2] != numbers[1::2]).all()) and float((seen - numbers).abs().max()) <= 14.5
 
 
 def test_whole_numbers_have_nothing_between_them() -> None:

@@ -71,10 +71,13 @@ def augmentations(wanted: str | Iterable[str]) -> tuple[str, ...]:
 def mixtures(count: int, *seed: int) -> Draws:
     """With which sample each of ``count`` is mixed, and the other's share: 0 to 1/2, so that the sample stays itself.
 
-    Each is the partner of one, rarely of itself.
+    Each is the partner of one other; a single sample has none but itself.
     """
     with _seeded(MIX, *seed):
-        return {PARTNER: torch.randperm(count), SHARE: torch.rand(count) / 2}
+        order, share = torch.randperm(count), torch.rand(count) / 2
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return {PARTNER: partner, SHARE: share}
 
 
 def mixed(x: Tensor, others: Tensor, share: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Views of every sample: finitely many, so that the teacher answers each only once, or a fresh one for every number."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -134,13 +134,14 @@ class Views:
         return self._drawn[view, name]
 
 
-def without_effect(augment: Iterable[str], network: Network) -> dict[str, str]:
+def without_effect(augment: Sequence[str], network: Network) -> dict[str, str]:
     """Those of the names that change no sample of this network, and why."""
     found = {}
     if MIX in augment and (name := nothing_between(network)) is not None:
         found[MIX] = f"the input {name!r} holds whole numbers, and nothing lies between two of them"
-    if all(axis is None for axis in image_axes(network).values()):
-        found |= dict.fromkeys((name for name in augment if name != MIX), "no input holds images")
+    of_images = [name for name in augment if name != MIX]
+    if of_images and all(axis is None for axis in image_axes(network).values()):
+        found |= dict.fromkeys(of_images, "no input holds images")
     return found
 
 

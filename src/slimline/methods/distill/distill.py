@@ -229,9 +229,8 @@ class Distill(Method):
         assert task.original is not None
         precision = "fp32" if self.precision == "auto" else self.precision
         views = Views(samples.tensors())
-        idle = without_effect(task.augment, task.original)
-        augment = [name for name in task.augment if name not in idle]
-        if augment:
+        idle = without_effect(task.augment, task.original) if self.views != 1 else task.augment
+        if augment := [name for name in task.augment if name not in idle]:
             views = Views(samples.tensors(), self.views, augment=augment, axes=image_axes(task.original))
         if self.label_weight and samples.labels is not None and views.mixes:
             raise SlimlineError(
